@@ -1,0 +1,97 @@
+"""What a round costs beyond training: ten sites in ten processes, mailboxes in a folder, clients that return at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
+
+from measure import Case, Target, Tick, figures
+from peers import make_arrays
+
+from fedpost.federation import Client, FedAvg, FitIns, FitRes, Server, ServerSettings, SiteHost
+from fedpost.telemetry import NO_TELEMETRY, JsonLinesSink, Telemetry
+from fedpost.transports import open_endpoint
+
+__all__ = ["run"]
+
+SITES = 10
+QUIET = "fedpost, 10 sites, nothing recorded"
+LEDGER = "fedpost, 10 sites, every byte recorded in a ledger"
+_BOUND = 0.05
+
+
+class _AtOnce(Client):
+    """Returns what it was given."""
+
+    def fit(self, ins: FitIns) -> FitRes:
+        return FitRes(ins.parameters, 1)
+
+
+def _client(_name: str) -> Client:
+    return _AtOnce()
+
+
+def _serve(url: str, name: str) -> None:
+    """Host one site until the run has ended; runs in a process of its own."""
+    SiteHost(open_endpoint(url, name), {name: _client}, NO_TELEMETRY).run()
+
+
+def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
+    """Seconds of each round."""
+    url = (folder / "mail").as_uri()
+    spawn = multiprocessing.get_context("spawn")
+    sites = [spawn.Process(target=_serve, args=(url, f"site-{number}"), daemon=True) for number in range(SITES)]
+    for site in sites:
+        site.start()
+    try:
+        strategy = FedAvg(
+            min_fit_clients=SITES,
+            min_available_clients=SITES,
+            initial_parameters=make_arrays(10, (50, 50)),  # 10 tensors of 10,000 bytes
+        )
+        settings = ServerSettings(run="bench", name="bench", rounds=rounds + 1, folder=folder)
+        endpoint = open_endpoint(url, "server")
+        try:
+            result = Server(endpoint, strategy, settings, telemetry).run()
+        finally:
+            endpoint.close()
+        for site in sites:
+            site.join(10)
+    finally:
+        for site in sites:
+            site.kill()
+            site.join()
+    return [report.seconds for report in result.history if report.number > 1]  # the first one warms up
+
+
+def run(scratch: Path, rounds: int, tick: Tick) -> Case:
+    """Measure in ``scratch``."""
+    samples: dict[str, list[float]] = {QUIET: [], LEDGER: []}
+    for done, name in enumerate([QUIET, LEDGER]):
+        folder = Path(mkdtemp(prefix="fedpost-bench-", dir=scratch))
+        try:
+            federate = partial(_federation, folder, rounds)
+            if name == QUIET:
+                samples[name] = federate(NO_TELEMETRY)
+            else:
+                with JsonLinesSink(folder / "telemetry.jsonl") as sink:
+                    samples[name] = federate(Telemetry(sink))
+        finally:
+            shutil.rmtree(folder)
+        tick(done + 1, 2)
+    found = figures("round", samples, ours=QUIET)
+    return Case(
+        name="rounds",
+        title="A round of 10 sites in 10 processes, 100 KB model, without training",
+        note="Mailbox transport in a folder (tmpfs where there is one); fit returns what it was given; BLAKE3 digests; a "
+        "round is: encode, send 10 commands, decode, answer, receive, check, spool, average, save the model. 11 "
+        "processes share the cores.",
+        figures=found,
+        targets=[
+            Target(text=f"seconds per round, {row.name.removeprefix('fedpost, ')}", value=row.median, bound=_BOUND)
+            for row in found
+        ],
+    )

@@ -1,0 +1,61 @@
+"""fedpost: the wire layer of federated learning.
+
+What a user needs is here; everything is loaded when it is first touched, so ``import fedpost`` is cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpost.errors import FedpostError
+    from fedpost.federation import (
+        App,
+        Client,
+        EvaluateIns,
+        EvaluateRes,
+        FedAvg,
+        FitIns,
+        FitRes,
+        NumPyClient,
+        Parameters,
+        Strategy,
+    )
+    from fedpost.frame import Limits
+    from fedpost.pipeline import load_tensors, save_tensors
+
+__all__ = [
+    "App",
+    "Client",
+    "EvaluateIns",
+    "EvaluateRes",
+    "FedAvg",
+    "FedpostError",
+    "FitIns",
+    "FitRes",
+    "Limits",
+    "NumPyClient",
+    "Parameters",
+    "Strategy",
+    "load_tensors",
+    "save_tensors",
+]
+
+_HOMES = {
+    **dict.fromkeys(__all__, "fedpost.federation"),
+    "FedpostError": "fedpost.errors",
+    "Limits": "fedpost.frame",
+    "load_tensors": "fedpost.pipeline",
+    "save_tensors": "fedpost.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedpost' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,109 @@
+"""``cast(dtype)``: floating-point tensors in a narrower type.
+
+Law: each value is rounded to nearest, ties to even, as IEEE 754 says; decoding widens it again, which is exact. The
+relative error is at most 2⁻⁹ for ``bfloat16`` and 2⁻¹¹ for ``float16`` in its normal range. Integers, booleans and floats
+that are not wider stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+
+from fedpost.codecs.codec import CODECS, Notes
+from fedpost.errors import ConfigError, DecodeError, EncodeError, UnsupportedError
+from fedpost.tensors import Array, TensorSource, TensorSpec
+from fedpost.tensors.dtypes import dtype_from_name, dtype_name
+
+__all__ = ["Cast"]
+
+_TARGETS: Final = {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+    "float32": np.dtype(np.float32),
+}
+_WIDER: Final = tuple(map(np.dtype, (np.float32, np.float64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Rounds wider floats to a narrower type.
+
+    Attributes:
+        dtype: ``bfloat16``, ``float16`` or ``float32``.
+    """
+
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _TARGETS:
+            raise ConfigError(f"cast to {self.dtype!r} is not possible", hint=f"Choose one of {', '.join(_TARGETS)}.")
+
+    def encode(self, tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], Notes]:
+        """Round what is wider; the notes keep the original element types.
+
+        Raises:
+            EncodeError: A finite value is too large for the narrower type.
+        """
+        target = _TARGETS[self.dtype]
+        out: dict[str, Array] = {}
+        widened: dict[str, str] = {}
+        for name, array in tensors.items():
+            if array.dtype not in _WIDER or array.dtype.itemsize <= target.itemsize:
+                out[name] = array
+                continue
+            with np.errstate(over="ignore"):
+                narrow = array.astype(target)
+            if not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
+                raise EncodeError(f"a value is too large for {self.dtype}", where=f"tensor {name!r}")
+            out[name] = narrow
+            widened[name] = dtype_name(array.dtype)
+        return out, {"widen": widened}
+
+    def decode(self, source: TensorSource, notes: Notes) -> TensorSource:
+        """Widen again, tensor by tensor or range by range.
+
+        Raises:
+            DecodeError: The notes name tensors that are not there, or types that are not floats.
+        """
+        widen = notes.get("widen")
+        narrow = {spec.name for spec in source.specs if spec.dtype == _TARGETS[self.dtype]}
+        if not isinstance(widen, dict) or not widen.keys() <= narrow:
+            raise DecodeError("its notes do not fit the tensors", where=f"update codec {self}")
+        dtypes: dict[str, np.dtype[Any]] = {}
+        for name, wide in widen.items():
+            dtypes[name] = dtype_from_name(wide) if isinstance(wide, str) else np.dtype(np.void)
+            if dtypes[name] not in _WIDER:
+                raise UnsupportedError(f"cannot widen to {wide!r}", where=f"tensor {name!r}")
+        return _Widened(source, dtypes)
+
+    def __str__(self) -> str:
+        return f"cast({self.dtype})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Widened:
+    source: TensorSource
+    dtypes: Mapping[str, np.dtype[Any]]
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(spec.name, self.dtypes.get(spec.name, spec.dtype), spec.shape) for spec in self.source.specs
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        return {name: self._widen(name, array) for name, array in self.source.arrays().items()}
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        return self._widen(name, self.source.read(name, start, stop))
+
+    def _widen(self, name: str, array: Array) -> Array:
+        return array.astype(self.dtypes[name]) if name in self.dtypes else array
+
+
+CODECS.register("cast", Cast)

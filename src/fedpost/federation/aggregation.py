@@ -1,0 +1,163 @@
+"""From the sites' results to one model: checked, spooled, and reduced block by block.
+
+Rules: a result is checked whole before it counts; what counts lies in a spool on disk, encoded as it came, so memory is
+that of one model however many sites there are; the reduction runs over blocks of coordinates, and within a block over
+the sites in canonical order, so the same results give the same bits whatever order they arrived in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from fedpost.errors import RefusedResultError
+from fedpost.files import replace_file
+from fedpost.federation.types import Parameters
+from fedpost.frame import Frame, Limits
+from fedpost.pipeline import decode_tensors
+from fedpost.tensors import Array, TensorSource, TensorSpec
+from fedpost.tensors.dtypes import is_number
+
+__all__ = ["BlockReducer", "Spool", "WeightedMean", "check_result", "reduce_blocks"]
+
+BLOCK: Final = 1 << 18
+"""Elements per block: with float64 accumulators it fits a core's cache."""
+
+
+class BlockReducer(Protocol):
+    """Combines the same block of every result: a mean, a median, a trimmed mean."""
+
+    def reduce(self, blocks: Iterator[Array], dtype: np.dtype[Any], size: int) -> Array:
+        """Combine.
+
+        Args:
+            blocks: One 1-D array of ``size`` elements per result, in canonical order, read as they are asked for.
+            dtype: The tensor's element type.
+            size: Number of elements.
+
+        Returns:
+            A 1-D array of ``size`` elements that can be cast to ``dtype``.
+        """
+
+
+class WeightedMean:
+    """The mean of FedAvg (McMahan et al., 2017): sum of weight × value over the sum of weights, in float64.
+
+    Args:
+        weights: One positive weight a result, in canonical order.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        total = float(sum(weights))
+        self._shares = [weight / total for weight in weights]
+
+    def reduce(self, blocks: Iterator[Array], dtype: np.dtype[Any], size: int) -> Array:
+        """Accumulate one result after the other."""
+        wide = np.result_type(dtype, np.float64) if dtype.kind in "fc" else np.dtype(np.float64)
+        total = np.zeros(size, wide)
+        scratch = np.empty(size, wide)
+        for share, block in zip(self._shares, blocks, strict=True):
+            np.copyto(scratch, block, casting="unsafe")
+            scratch *= share
+            total += scratch
+        return np.rint(total) if dtype.kind in "biu" else total
+
+
+def reduce_blocks(results: Sequence[Parameters], reducer: BlockReducer, *, block: int = BLOCK) -> Parameters:
+    """Reduce results of equal specs to one, block by block.
+
+    Args:
+        results: The sites' parameters in canonical order; at least one.
+        reducer: How to combine a block.
+        block: Elements per block.
+    """
+    out: dict[str, Array] = {}
+    for spec in results[0].specs:
+        flat = np.empty(spec.size, spec.dtype)
+        for start in range(0, spec.size, block):
+            stop = min(start + block, spec.size)
+            parts = _blocks(results, spec.name, start, stop)
+            flat[start:stop] = reducer.reduce(parts, spec.dtype, stop - start).astype(spec.dtype)
+        out[spec.name] = flat.reshape(spec.shape)
+    return Parameters.of(out)
+
+
+def _blocks(results: Iterable[Parameters], name: str, start: int, stop: int) -> Iterator[Array]:
+    for result in results:
+        yield result.read(name, start, stop)
+
+
+def check_result(source: TensorSource, expected: Sequence[TensorSpec]) -> None:
+    """Check that a result is what was asked for: the same tensors, and every value finite.
+
+    Raises:
+        RefusedResultError: A tensor is missing, extra, of another dtype or shape, or has a NaN or an infinity.
+    """
+    found = {spec.name: spec for spec in source.specs}
+    for spec in expected:
+        if spec.name not in found:
+            raise RefusedResultError("it is missing from the result", where=f"tensor {spec.name!r}")
+        other = found.pop(spec.name)
+        if (other.dtype, other.shape) != (spec.dtype, spec.shape):
+            raise RefusedResultError(
+                f"it is {other.dtype}{list(other.shape)}, asked was {spec.dtype}{list(spec.shape)}",
+                where=f"tensor {spec.name!r}",
+            )
+    if found:
+        raise RefusedResultError("nobody asked for it", where=f"tensor {next(iter(found))!r}")
+    for spec in expected:
+        if spec.dtype.kind in "biu" or not is_number(spec.dtype):
+            continue
+        for start in range(0, spec.size, BLOCK):
+            block = source.read(spec.name, start, min(start + BLOCK, spec.size))
+            if not np.isfinite(block).all():
+                index = start + int(np.argmin(np.isfinite(block)))
+                raise RefusedResultError("it has a NaN or an infinity", where=f"tensor {spec.name!r}, element {index}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Spooled:
+    """A tensor source that opens its file for every read, and so keeps no memory between reads."""
+
+    path: Path
+    limits: Limits
+    specs: tuple[TensorSpec, ...]
+
+    def arrays(self) -> dict[str, Array]:
+        return self._open().arrays()
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        return self._open().read(name, start, stop)
+
+    def _open(self) -> TensorSource:
+        # Its digests were checked when it was spooled, and nobody else writes here.
+        return decode_tensors(Frame.open(self.path, limits=self.limits, verify="never"), limits=self.limits)
+
+
+class Spool:
+    """A private folder of results that were checked and wait for their reduction.
+
+    Args:
+        folder: The folder; it is made at once.
+        limits: The budget to read them with.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder
+        self._limits = limits
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, frame: Frame, specs: tuple[TensorSpec, ...]) -> Parameters:
+        """Keep a checked result; an earlier one of the same name is replaced."""
+        path = self._folder / f"{name}.frame"
+        replace_file(path, frame.buffers())
+        return Parameters(_Spooled(path, self._limits, specs))
+
+    def clear(self) -> None:
+        """Forget every result."""
+        for path in self._folder.iterdir():
+            path.unlink()

@@ -1,0 +1,108 @@
+"""Messages over a transport, each taking effect once.
+
+Rules: what cannot be read is refused and set aside with the reason, never raised into the run; what was seen before is
+acknowledged and dropped; what has expired is dropped; a message is acknowledged by whoever made it take effect.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from fedpost.errors import RemoteError, TruncatedError
+from fedpost.frame import Frame, Limits
+from fedpost.protocol import Body, Envelope, Message, address_message, decode_message
+from fedpost.telemetry import Telemetry
+from fedpost.transports import Delivery, Endpoint
+
+__all__ = ["Channel", "Received"]
+
+_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that was read, with its delivery to settle.
+
+    Attributes:
+        message: The message; its digests were checked.
+        delivery: ``ack()`` it when it has taken effect, or ``reject()`` it.
+    """
+
+    message: Message
+    delivery: Delivery
+
+
+class Channel:
+    """One process's messages.
+
+    Args:
+        endpoint: The transport's end.
+        recipients: The names that messages may be for.
+        telemetry: Where refusals are recorded.
+        limits: The budget for what is received.
+    """
+
+    def __init__(self, endpoint: Endpoint, recipients: frozenset[str], telemetry: Telemetry, limits: Limits) -> None:
+        self.endpoint: Final = endpoint
+        self._recipients = recipients
+        self._telemetry = telemetry
+        self._limits = limits
+        self._seen: dict[str, None] = {}
+
+    def send(self, address: str, envelope: Envelope, body: Body, tensors: Frame | None = None) -> int:
+        """Send a message; return its size in bytes.
+
+        Raises:
+            TransportError: The medium failed.
+        """
+        return self.endpoint.send(address, address_message(envelope, body, tensors))
+
+    def receive(self, timeout: float) -> Received | None:
+        """The next message that can be read and was not seen before, or None after ``timeout`` seconds.
+
+        Raises:
+            TransportError: The medium failed.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                delivery = self.endpoint.receive(max(deadline - time.monotonic(), 0))
+            except RemoteError as error:  # too large to be read: it stays where it is
+                self._refused(error)
+                continue
+            if delivery is None:
+                return None
+            message = self._read(delivery)
+            if message is not None:
+                return Received(message, delivery)
+
+    def _read(self, delivery: Delivery) -> Message | None:
+        try:
+            with self._telemetry.span("verify"):
+                message = decode_message(delivery.data, limits=self._limits)
+        except RemoteError as error:
+            if not (isinstance(error, TruncatedError) and delivery.defer()):
+                self._refused(error)
+                delivery.reject(str(error))
+            return None
+        envelope = message.envelope
+        if envelope.recipient not in self._recipients:
+            self._refused(RemoteError(f"a message for {envelope.recipient} is not for us"), envelope.sender)
+            delivery.reject("not addressed to this peer")
+            return None
+        if envelope.id in self._seen:
+            delivery.ack()
+            return None
+        self._seen[envelope.id] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        if envelope.expires is not None and envelope.expires < time.time():
+            self._refused(RemoteError(f"a {envelope.type} message had expired"), envelope.sender)
+            delivery.ack()
+            return None
+        return message
+
+    def _refused(self, error: RemoteError, sender: str | None = None) -> None:
+        self._telemetry.labelled(site=sender).event("message_refused", {"reason": str(error)})

@@ -1,0 +1,291 @@
+"""A process that hosts sites: it registers them, runs their clients on the server's commands, and answers.
+
+Rules: a command is acknowledged after its answer was sent, so a process that dies gets it again; a fault in the user's
+code becomes an error report and the process goes on; what is not agreed with the server is never sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, TypeVar
+
+from fedpost.errors import ProtocolError, RemoteError, RunError
+from fedpost.federation.channel import Channel, Received
+from fedpost.federation.client import AnyClient, Client, as_client
+from fedpost.federation.types import EvaluateIns, FitIns, Metrics, Parameters, plain_metrics
+from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.protocol import (
+    AggregationResult,
+    Agreement,
+    Body,
+    Envelope,
+    ErrorReport,
+    EvaluationCommand,
+    EvaluationResult,
+    HealthCheck,
+    Message,
+    MessageType,
+    Registration,
+    RegistrationReply,
+    RunEnd,
+    Session,
+    SessionState,
+    StatusUpdate,
+    TrainingCommand,
+    WeightUpdate,
+    own_offer,
+    type_of,
+)
+from fedpost.telemetry import Telemetry
+from fedpost.transports import Endpoint
+
+__all__ = ["SERVER", "SiteHost"]
+
+SERVER: Final = "server"
+"""The server's name and address."""
+
+_REGISTER_AGAIN: Final = 10.0
+B = TypeVar("B", bound=Body)
+_log = logging.getLogger("fedpost.site")
+
+
+@dataclass(slots=True)
+class _Site:
+    name: str
+    make: Callable[[str], AnyClient]
+    session_id: str
+    session: Session = field(default_factory=Session)
+    agreement: Agreement | None = None
+    run: str = ""
+    client: Client | None = None
+    register_at: float = 0.0
+
+    def ready_client(self) -> Client:
+        if self.client is None:
+            self.client = as_client(self.make(self.name))
+        return self.client
+
+
+class _Stopwatch:
+    """Seconds by stage, as they go into an answer."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+class SiteHost:
+    """Runs one or more sites in this process, over one endpoint.
+
+    Args:
+        endpoint: The transport's end; its address is where the server sends.
+        sites: For each site's name what makes its client; clients are made when first needed.
+        telemetry: Where refusals are recorded.
+        limits: The budget for what is received.
+        on_model: Takes each site's final model; without it none is asked for.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        sites: Mapping[str, Callable[[str], AnyClient]],
+        telemetry: Telemetry,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        on_model: Callable[[str, Parameters], None] | None = None,
+    ) -> None:
+        self._channel = Channel(endpoint, frozenset(sites), telemetry, limits)
+        self._limits = limits
+        self._on_model = on_model
+        self._sites = {name: _Site(name, make, uuid.uuid4().hex) for name, make in sites.items()}
+        self._handlers: Final[dict[MessageType, Callable[[_Site, Message], None]]] = {
+            MessageType.REGISTRATION_REPLY: self._on_reply,
+            MessageType.TRAINING_COMMAND: self._on_train,
+            MessageType.EVALUATION_COMMAND: self._on_evaluate,
+            MessageType.AGGREGATION_RESULT: self._on_final_model,
+            MessageType.HEALTH_CHECK: self._on_health_check,
+            MessageType.RUN_END: self._on_end,
+        }
+
+    def run(self) -> RunEnd:
+        """Serve until the run has ended for every site hosted here, and say how it ended.
+
+        Raises:
+            RunError: The server refused a site.
+            TransportError: The medium failed.
+            KeyboardInterrupt: Passed on, once the server was told that the sites leave.
+        """
+        self._end: RunEnd | None = None
+        try:
+            while any(site.session.state is not SessionState.ENDED for site in self._sites.values()):
+                self._register()
+                received = self._channel.receive(_REGISTER_AGAIN)
+                if received is not None:
+                    self._dispatch(received)
+        except KeyboardInterrupt:
+            self._leave()
+            raise
+        return self._end or RunEnd(status="finished")
+
+    def _register(self) -> None:
+        """Register what has no agreement yet; the server takes a repetition for what it is."""
+        now = time.monotonic()
+        for site in self._sites.values():
+            if site.session.state in (SessionState.NEW, SessionState.REGISTERING) and now >= site.register_at:
+                site.register_at = now + _REGISTER_AGAIN
+                self._send(site, self._registration(site))
+
+    def _registration(self, site: _Site) -> Registration:
+        try:
+            own_version = version("fedpost")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            own_version = ""
+        return Registration(
+            address=self._channel.endpoint.address,
+            session=site.session_id,
+            offer=own_offer(),
+            wants_model=self._on_model is not None,
+            version=own_version,
+        )
+
+    def _dispatch(self, received: Received) -> None:
+        message = received.message
+        site = self._sites[message.envelope.recipient]
+        try:
+            handler = self._handlers.get(message.envelope.type)
+            if handler is None or message.envelope.sender != SERVER:
+                raise ProtocolError(f"a {message.envelope.type} from {message.envelope.sender} is not for a site")
+            if message.envelope.run == site.run or message.envelope.type is MessageType.REGISTRATION_REPLY:
+                handler(site, message)
+            else:
+                _log.info("%s: dropped a %s of run %s", site.name, message.envelope.type, message.envelope.run)
+        except RemoteError as error:
+            _log.warning("%s: refused a message: %s", site.name, error)
+            received.delivery.reject(str(error))
+        else:
+            received.delivery.ack()
+
+    # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_reply(self, site: _Site, message: Message) -> None:
+        reply = _body(message, RegistrationReply)
+        if reply.session != site.session_id:
+            return  # for this site before its restart
+        if reply.agreement is None:
+            raise RunError(f"the server refused the site: {reply.reason}", where=site.name)
+        for payload in ("FitIns", "FitRes", "EvaluateIns"):
+            reply.agreement.pipeline(payload)
+        if site.session.state is SessionState.REGISTERING:
+            site.session = site.session.step(MessageType.REGISTRATION_REPLY)
+        site.agreement = reply.agreement
+        site.run = message.envelope.run
+
+    def _on_train(self, site: _Site, message: Message) -> None:
+        command = _body(message, TrainingCommand)
+        self._work(site, message, lambda watch: self._train(site, message, command, watch))
+
+    def _train(
+        self, site: _Site, message: Message, command: TrainingCommand, watch: _Stopwatch
+    ) -> tuple[Body, Frame | None]:
+        client = site.ready_client()
+        if command.initialize:
+            parameters, examples, metrics = client.get_parameters(command.config), 0, Metrics()
+        else:
+            ins = FitIns(Parameters(message.tensors(limits=self._limits)), command.config)
+            watch.lap("decode")
+            result = client.fit(ins)
+            parameters, examples, metrics = result.parameters, result.num_examples, result.metrics
+        watch.lap("train")
+        agreement = _agreed(site)
+        frame = agreement.pipeline("FitRes").encode(parameters.arrays())
+        watch.lap("encode")
+        return WeightUpdate(
+            num_examples=examples, metrics=plain_metrics(metrics, "metric"), seconds=watch.seconds
+        ), frame
+
+    def _on_evaluate(self, site: _Site, message: Message) -> None:
+        command = _body(message, EvaluationCommand)
+
+        def work(watch: _Stopwatch) -> tuple[Body, Frame | None]:
+            ins = EvaluateIns(Parameters(message.tensors(limits=self._limits)), command.config)
+            watch.lap("decode")
+            res = site.ready_client().evaluate(ins)
+            watch.lap("evaluate")
+            metrics = plain_metrics(res.metrics, "metric")
+            body = EvaluationResult(
+                loss=res.loss, num_examples=res.num_examples, metrics=metrics, seconds=watch.seconds
+            )
+            return body, None
+
+        self._work(site, message, work)
+
+    def _work(self, site: _Site, message: Message, work: Callable[[_Stopwatch], tuple[Body, Frame | None]]) -> None:
+        """Do what a command says and answer it, with an error report if it fails."""
+        site.session = site.session.step(message.envelope.type)
+        answer: tuple[Body, Frame | None]
+        try:
+            answer = work(_Stopwatch())
+        except Exception as error:  # whatever the user's code raises is the site's answer, not the process's end
+            _log.exception("%s: %s failed", site.name, message.envelope.type)
+            answer = ErrorReport(reason=f"{type(error).__name__}: {error}"[:4096]), None
+        self._send(site, *answer, answering=message.envelope)
+
+    def _on_final_model(self, site: _Site, message: Message) -> None:
+        _body(message, AggregationResult)
+        if self._on_model is not None:
+            self._on_model(site.name, Parameters(message.tensors(limits=self._limits)))
+
+    def _on_health_check(self, site: _Site, message: Message) -> None:
+        _body(message, HealthCheck)
+        self._send(site, StatusUpdate(state="ready"), answering=message.envelope)
+
+    def _on_end(self, site: _Site, message: Message) -> None:
+        site.session = site.session.step(MessageType.RUN_END)
+        self._end = _body(message, RunEnd)
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _leave(self) -> None:
+        for site in self._sites.values():
+            if site.session.state not in (SessionState.NEW, SessionState.REGISTERING, SessionState.ENDED):
+                self._send(site, StatusUpdate(state="leaving"))
+
+    def _send(
+        self, site: _Site, body: Body, tensors: Frame | None = None, *, answering: Envelope | None = None
+    ) -> None:
+        kind = type_of(body)
+        if kind is not MessageType.STATUS_UPDATE:
+            site.session = site.session.step(kind)
+        envelope = Envelope.new(
+            kind,
+            sender=site.name,
+            recipient=SERVER,
+            run=site.run,
+            round=answering.round if answering else 0,
+            attempt=answering.attempt if answering else 0,
+            answering=answering,
+        )
+        self._channel.send(SERVER, envelope, body, tensors)
+
+
+def _agreed(site: _Site) -> Agreement:
+    if site.agreement is None:
+        raise ProtocolError("the server sent a command before it settled on anything")
+    return site.agreement
+
+
+def _body(message: Message, kind: type[B]) -> B:
+    """The message's body, which the table of handlers makes this kind."""
+    if not isinstance(message.body, kind):
+        raise ProtocolError(f"a {message.envelope.type} with the wrong body")
+    return message.body

@@ -1,0 +1,349 @@
+"""The wire frame: a checked header, then segments of bytes that are never copied. Specified in ``docs/spec/frame.md``.
+
+Rules: every length that the input claims is compared with what is there and with :class:`Limits` before anything is
+allocated; positions are computed, not read, so segments cannot overlap, leave holes or trail; every byte is covered by
+a digest or must be zero. A frame knows segments and named sections. What they mean belongs to the layers above.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Final, Literal, Self, TypeVar
+
+import msgspec
+
+from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
+from fedpost.compression import COMPRESSORS, Compression
+from fedpost.errors import DecodeError, EncodeError, IntegrityError, LimitError, TruncatedError
+from fedpost.files import write_buffers
+from fedpost.frame.header import (
+    DEFAULT_LIMITS,
+    MINOR,
+    Header,
+    Limits,
+    SegmentTable,
+    header_digest,
+    pack_header,
+    read_header,
+    stored_sizes,
+)
+
+__all__ = ["Frame", "Verify"]
+
+ALIGNMENT: Final = 64
+CHUNK: Final = 1 << 20
+_ZEROS: Final = bytes(ALIGNMENT)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+Verify = Literal["eager", "lazy", "never"]
+"""When segment digests are checked: all before anything is handed out, each before its segment is, or not at all."""
+
+T = TypeVar("T")
+
+
+class Frame:
+    """Named header sections and segments of bytes; made by :meth:`build`, :meth:`decode` or :meth:`open`."""
+
+    __slots__ = ("_chunk_rows", "_head", "_header", "_sections", "_stored", "_unverified", "minor")
+
+    def __init__(
+        self, head: bytes, header: Header, stored: list[Sequence[memoryview]], *, unverified: bytearray, minor: int
+    ) -> None:
+        self._head = head
+        self._header = header
+        self._sections = dict(header.sections)
+        self._stored = stored
+        self._chunk_rows: dict[int, list[int]] | None = None
+        self._unverified = unverified
+        self.minor = minor
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def build(
+        cls,
+        sections: Mapping[str, object],
+        segments: Sequence[memoryview] = (),
+        *,
+        checksum: str = DEFAULT_CHECKSUM,
+        compression: Compression | None = None,
+    ) -> Self:
+        """Make a frame. Segment bytes are referenced, not copied, unless ``compression`` makes new ones.
+
+        Args:
+            sections: What MessagePack can carry, by section name.
+            segments: C-contiguous buffers of unsigned bytes, one a segment; they must not change while the frame lives.
+            checksum: The digest algorithm's registered name.
+            compression: How to compress each segment, in independent chunks of 1 MiB.
+
+        Raises:
+            RegistryError: No such checksum.
+            EncodeError: A section holds what MessagePack cannot.
+        """
+        algorithm = CHECKSUMS.get(checksum)
+        if compression is None:
+            stored: list[Sequence[memoryview]] = [(segment,) for segment in segments]
+            table_rest: tuple[list[str], list[int], int, list[list[int]]] = ([], [], 0, [])
+        else:
+            coded = [_compress(segment, compression) for segment in segments]
+            stored = [
+                buffers if lengths else (segment,) for segment, (buffers, lengths) in zip(segments, coded, strict=True)
+            ]
+            chunks = [lengths for _, lengths in coded if lengths]
+            table_rest = (
+                ([compression.name], [int(bool(n)) for _, n in coded], CHUNK, chunks) if chunks else ([], [], 0, [])
+            )
+        digests = b"".join(map(algorithm.of, stored)) if algorithm.size else b""
+        table = SegmentTable([segment.nbytes for segment in segments], digests, *table_rest)
+        header = Header(checksum, [], table, _pack_sections(sections))
+        return cls(pack_header(header), header, stored, unverified=bytearray(), minor=MINOR)
+
+    def with_sections(self, sections: Mapping[str, object]) -> Self:
+        """The same segments under a header with further sections: what is sent to many is encoded and hashed once.
+
+        Raises:
+            EncodeError: A section holds what MessagePack cannot.
+        """
+        old = self._header
+        header = Header(old.checksum, old.requires, old.segments, [*old.sections, *_pack_sections(sections)])
+        return type(self)(pack_header(header), header, self._stored, unverified=self._unverified, minor=MINOR)
+
+    def buffers(self) -> Iterator[memoryview]:
+        """The frame's bytes in order, as buffers that share memory with the segments (scatter/gather)."""
+        yield memoryview(self._head)
+        position = len(self._head)
+        for buffers in self._stored:
+            if padding := -position % ALIGNMENT:
+                yield memoryview(_ZEROS)[:padding]
+                position += padding
+            for buffer in buffers:
+                yield buffer
+                position += buffer.nbytes
+
+    def write_to(self, fd: int) -> int:
+        """Write the frame to a file descriptor with gathered writes; return its size in bytes."""
+        return write_buffers(fd, self.buffers())
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.buffers())
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the wire, in bytes."""
+        position = len(self._head)
+        for buffers in self._stored:
+            position += -position % ALIGNMENT + sum(buffer.nbytes for buffer in buffers)
+        return position
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def decode(
+        cls, data: bytes | bytearray | memoryview, *, limits: Limits = DEFAULT_LIMITS, verify: Verify = "eager"
+    ) -> Self:
+        """Read a frame that fills ``data`` exactly. Segments are read-only views of ``data``, which must not change.
+
+        Raises:
+            TruncatedError: ``data`` ends early.
+            IntegrityError: A digest does not match, or padding is not zero.
+            LimitError: More than ``limits`` allow.
+            UnsupportedError: Another major version, an unknown flag, feature or name.
+            DecodeError: Anything else that the specification forbids.
+        """
+        view = memoryview(data).toreadonly().cast("B")
+        minor, head, header = read_header(view, limits)
+        sizes = stored_sizes(header, limits)
+        end = head.nbytes
+        stored: list[Sequence[memoryview]] = []
+        for size in sizes:
+            start = end + -end % ALIGNMENT
+            end = start + size
+            stored.append((view[start:end],))
+        if end > view.nbytes:
+            raise TruncatedError(f"the frame ends at byte {view.nbytes} of {end}", hint="Ask for it again.")
+        if end < view.nbytes:
+            raise DecodeError(f"{view.nbytes - end} bytes trail behind the last segment", where=f"byte {end}")
+        if _padding_of(view, head.nbytes, sizes):
+            raise IntegrityError("padding between segments is not zero")
+        unverified = bytearray() if verify == "never" else bytearray(b"\1" * len(stored))
+        frame = cls(bytes(head), header, stored, unverified=unverified, minor=minor)
+        if verify == "eager":
+            frame.verify()
+        return frame
+
+    @classmethod
+    def open(cls, path: Path, *, limits: Limits = DEFAULT_LIMITS, verify: Verify = "eager") -> Self:
+        """Map a file into memory and decode it. Use it for files that nobody else can shorten while they are mapped.
+
+        Raises:
+            OSError: The file cannot be opened.
+            DecodeError: As :meth:`decode`.
+        """
+        with path.open("rb") as file:
+            try:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:  # an empty file cannot be mapped
+                raise TruncatedError("the file is empty", where=str(path)) from None
+        return cls.decode(memoryview(data), limits=limits, verify=verify)
+
+    def verify(self) -> None:
+        """Check the digest of every segment that was not checked yet.
+
+        Raises:
+            IntegrityError: One does not match.
+        """
+        for index in range(len(self._unverified)):
+            self._verify(index)
+
+    @property
+    def checksum(self) -> str:
+        """The digest algorithm's registered name."""
+        return self._header.checksum
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that stand for the whole frame: the header's digest, which covers the digests of the segments."""
+        return header_digest(self._head)
+
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """The header sections, in order."""
+        return tuple(self._sections)
+
+    def section(self, name: str, kind: type[T], *, limit: int | None = None) -> T:
+        """Decode one header section as ``kind`` (anything that msgspec can check).
+
+        Args:
+            name: The section's name.
+            kind: Its type.
+            limit: A budget in bytes for this section.
+
+        Raises:
+            DecodeError: No such section, or it is not of that type.
+            LimitError: It is longer than ``limit``.
+        """
+        try:
+            packed = self._sections[name]
+        except KeyError:
+            raise DecodeError(f"the frame has no section {name!r}", hint=f"It has {self.section_names}.") from None
+        if limit is not None and len(memoryview(packed)) > limit:
+            raise LimitError(f"{len(memoryview(packed))} bytes, {limit} allowed", where=f"section {name!r}")
+        try:
+            return msgspec.msgpack.decode(packed, type=kind)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise DecodeError(str(error), where=f"section {name!r}") from error
+
+    def __len__(self) -> int:
+        """The number of segments."""
+        return len(self._stored)
+
+    def raw_size(self, index: int) -> int:
+        """Size of a segment in bytes, decompressed."""
+        return self._header.segments.raw[index]
+
+    def stored_size(self, index: int) -> int:
+        """Size of a segment in bytes, as it is on the wire."""
+        return sum(buffer.nbytes for buffer in self._stored[index])
+
+    def coding(self, index: int) -> str:
+        """The registered name of the segment's compression, or ``"none"``."""
+        table = self._header.segments
+        number = table.coding[index] if table.coding else 0
+        return table.codings[number - 1] if number else "none"
+
+    def segment(self, index: int) -> memoryview:
+        """A segment's bytes, decompressed: a view where it is stored as it is.
+
+        Raises:
+            DecodeError: Its digest does not match, or a chunk is damaged.
+        """
+        return self.read(index, 0, self.raw_size(index))
+
+    def read(self, index: int, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop`` of a segment; only the chunks that hold them are decompressed.
+
+        Raises:
+            DecodeError: As :meth:`segment`.
+        """
+        self._verify(index)
+        coding = self.coding(index)
+        if coding == "none":
+            return self._stored[index][0][start:stop]
+        return self._decompress(index, coding, start, stop)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _verify(self, index: int) -> None:
+        if not self._unverified or not self._unverified[index]:
+            return
+        algorithm = CHECKSUMS.get(self.checksum)
+        size = algorithm.size
+        if algorithm.of(self._stored[index]) != self._header.segments.digests[index * size : (index + 1) * size]:
+            raise IntegrityError(
+                f"its {algorithm.name} digest does not match", where=f"segment {index}", hint="Ask for the frame again."
+            )
+        self._unverified[index] = 0
+
+    def _chunks(self, index: int) -> Sequence[memoryview]:
+        """The stored chunks of a compressed segment; they are cut out of it once."""
+        if self._chunk_rows is None:
+            coded = (number for number, coding in enumerate(self._header.segments.coding) if coding)
+            self._chunk_rows = dict(zip(coded, self._header.segments.chunks, strict=True))
+        lengths = self._chunk_rows[index]
+        if len(self._stored[index]) != len(lengths):
+            self._stored[index] = _split(self._stored[index][0], lengths)
+        return self._stored[index]
+
+    def _decompress(self, index: int, coding: str, start: int, stop: int) -> memoryview:
+        table = self._header.segments
+        compressor = COMPRESSORS.get(coding)
+        raw, chunk = table.raw[index], table.chunk
+        first, last = start // chunk, -(-stop // chunk)
+        parts = self._chunks(index)
+        pieces: list[bytes | memoryview] = []
+        for number in range(first, last):
+            size = min(chunk, raw - number * chunk)
+            part = parts[number]
+            try:
+                # A chunk as long as its content is that content: it did not compress.
+                pieces.append(part if part.nbytes == size else compressor.decompress(part, size))
+            except DecodeError as error:
+                raise type(error)(error.what, where=f"segment {index}, chunk {number}") from error
+        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)).toreadonly()
+        return joined[start - first * chunk : stop - first * chunk]
+
+
+def _compress(segment: memoryview, compression: Compression) -> tuple[list[memoryview], list[int]]:
+    """Chunks and their lengths; no chunks at all when compression brings nothing."""
+    chunks = []
+    saved = 0
+    for start in range(0, segment.nbytes, CHUNK):
+        plain = segment[start : start + CHUNK]
+        packed = compression.compress(plain)
+        saved += max(plain.nbytes - len(packed), 0)
+        chunks.append(memoryview(packed) if len(packed) < plain.nbytes else plain)
+    return (chunks, [chunk.nbytes for chunk in chunks]) if saved else ([], [])
+
+
+def _pack_sections(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Raw]]:
+    try:
+        return [(name, msgspec.Raw(_ENCODER.encode(value))) for name, value in sections.items()]
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeError(f"a header section cannot be encoded: {error}") from error
+
+
+def _split(data: memoryview, lengths: Iterable[int]) -> list[memoryview]:
+    return [data[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
+
+
+def _padding_of(view: memoryview, end: int, sizes: Iterable[int]) -> bool:
+    """Whether any byte between segments is not zero."""
+    for size in sizes:
+        padding = -end % ALIGNMENT
+        if padding and view[end : end + padding] != _ZEROS[:padding]:
+            return True
+        end += padding + size
+    return False

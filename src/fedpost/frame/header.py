@@ -1,0 +1,206 @@
+"""The header of a frame: its layout, and every check that must hold before a byte of a segment is looked at.
+
+Rules: a length that the input claims is compared with what is there and with :class:`Limits` before anything is
+allocated. Tables are arrays without keys, so that there is one way to write them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import blake3
+import msgspec
+
+from fedpost.checksums import CHECKSUMS
+from fedpost.compression import COMPRESSORS
+from fedpost.errors import DecodeError, IntegrityError, LimitError, TruncatedError, UnsupportedError
+
+__all__ = ["DEFAULT_LIMITS", "Header", "Limits", "SegmentTable", "pack_header", "read_header", "stored_sizes"]
+
+MAGIC: Final = b"\x89FPF\r\n\x1a\n"
+MAJOR: Final = 1
+MINOR: Final = 0
+FLAG_SEALED: Final = 1
+
+_PROLOGUE: Final = struct.Struct("<8sBBHIQ16s")
+_DIGESTED_PROLOGUE: Final = 24
+_FEATURES: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a receiver is willing to take. Sizes are in bytes.
+
+    Attributes:
+        max_frame: Size of a whole frame.
+        max_header: Size of the header.
+        max_section: Size of one header section other than the tensor table.
+        max_raw: Size of all segments after decompression.
+        max_segments: Number of segments.
+        max_tensors: Number of tensors.
+        max_chunk: Size of one chunk after decompression.
+        max_ratio: Decompressed size over compressed size, per segment.
+    """
+
+    max_frame: int = 1 << 34
+    max_header: int = 1 << 26
+    max_section: int = 1 << 20
+    max_raw: int = 1 << 34
+    max_segments: int = 1 << 18
+    max_tensors: int = 1 << 18
+    max_chunk: int = 1 << 24
+    max_ratio: int = 100_000
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class SegmentTable(msgspec.Struct, array_like=True, frozen=True):
+    """One row a segment, by column.
+
+    Attributes:
+        raw: Sizes before compression.
+        digests: Digests of the stored bytes, one after the other.
+        codings: Registered names of the compressions in use.
+        coding: For each segment 0 (stored as it is) or 1 + an index into ``codings``; empty when all are 0.
+        chunk: Bytes before compression of every chunk but a segment's last.
+        chunks: For each compressed segment the stored sizes of its chunks.
+    """
+
+    raw: list[int]
+    digests: bytes
+    codings: list[str] = []
+    coding: list[int] = []
+    chunk: int = 0
+    chunks: list[list[int]] = []
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True):
+    """What follows the prologue.
+
+    Attributes:
+        checksum: Registered name of the digest algorithm of the segments.
+        requires: Names of features without which the frame must not be read.
+        segments: The segment table.
+        sections: Named parts for the layers above, each in MessagePack of its own.
+    """
+
+    checksum: str
+    requires: list[str]
+    segments: SegmentTable
+    sections: list[tuple[str, msgspec.Raw]]
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Header)
+
+
+def _header_digest(prologue: bytes | memoryview, body: bytes | memoryview) -> bytes:
+    hasher = blake3.blake3(prologue)
+    hasher.update(body)
+    return hasher.digest(length=16)
+
+
+def pack_header(header: Header) -> bytes:
+    """Prologue and header, as they stand at the start of a frame."""
+    body = _ENCODER.encode(header)
+    start = _PROLOGUE.pack(MAGIC, MAJOR, MINOR, 0, 0, len(body), bytes(16))[:_DIGESTED_PROLOGUE]
+    return start + _header_digest(start, body) + body
+
+
+def header_digest(head: bytes) -> bytes:
+    """The 16 bytes of digest in a prologue."""
+    return head[_DIGESTED_PROLOGUE : _PROLOGUE.size]
+
+
+def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Header]:
+    """The minor version, the bytes of prologue and header, and the header decoded.
+
+    Raises:
+        DecodeError: In any of its kinds; see :meth:`fedpost.frame.Frame.decode`.
+    """
+    if view.nbytes > limits.max_frame:
+        raise LimitError(f"a frame of {view.nbytes} bytes, {limits.max_frame} allowed")
+    if view.nbytes < _PROLOGUE.size:
+        if view[:8] != MAGIC[: view.nbytes]:
+            raise DecodeError("not a fedpost frame: the first bytes are wrong", where="prologue")
+        raise TruncatedError(f"{view.nbytes} bytes are less than a prologue", where="prologue")
+    magic, major, minor, flags, reserved, length, digest = _PROLOGUE.unpack_from(view)
+    if magic != MAGIC:
+        raise DecodeError("not a fedpost frame: the first bytes are wrong", where="prologue")
+    if major != MAJOR:
+        raise UnsupportedError(f"frame version {major}, this reader knows {MAJOR}", where="prologue")
+    if length > limits.max_header:
+        raise LimitError(f"a header of {length} bytes, {limits.max_header} allowed", where="prologue")
+    if length > view.nbytes - _PROLOGUE.size:
+        raise TruncatedError(f"a header of {length} bytes does not fit in {view.nbytes}", where="prologue")
+    end = _PROLOGUE.size + length
+    body = view[_PROLOGUE.size : end]
+    if _header_digest(view[:_DIGESTED_PROLOGUE], body) != digest:
+        raise IntegrityError("its digest does not match", where="header", hint="Ask for the frame again.")
+    if flags == FLAG_SEALED:
+        raise UnsupportedError("the frame is sealed and no key was given", where="prologue")
+    if flags or reserved:
+        raise UnsupportedError(f"unknown flags {flags:#06x}, {reserved:#010x}", where="prologue")
+    try:
+        header = _DECODER.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(str(error), where="header") from error
+    if unknown := [name for name in header.requires if name not in _FEATURES]:
+        raise UnsupportedError(f"needs the features {unknown}", where="header", hint="Use a newer fedpost.")
+    if len({name for name, _ in header.sections}) < len(header.sections):
+        raise DecodeError("a section comes twice", where="header")
+    return minor, view[:end], header
+
+
+def stored_sizes(header: Header, limits: Limits) -> list[int]:
+    """Each segment's size on the wire, when the table is consistent and within limits.
+
+    Raises:
+        DecodeError: In any of its kinds; see :meth:`fedpost.frame.Frame.decode`.
+    """
+    table = header.segments
+    count = len(table.raw)
+    if count > limits.max_segments:
+        raise LimitError(f"{count} segments, {limits.max_segments} allowed", where="segment table")
+    if count and min(table.raw) < 0:
+        raise DecodeError("a segment has a negative size", where="segment table")
+    if sum(table.raw) > limits.max_raw:
+        raise LimitError(f"{sum(table.raw)} bytes when decompressed, {limits.max_raw} allowed", where="segment table")
+    if header.checksum not in CHECKSUMS:
+        raise UnsupportedError(f"unknown checksum {header.checksum!r}", where="header")
+    if len(table.digests) != count * CHECKSUMS.get(header.checksum).size:
+        raise DecodeError(f"{len(table.digests)} bytes of digests for {count} segments", where="segment table")
+    if not table.coding:
+        if table.codings or table.chunks or table.chunk:
+            raise DecodeError("chunks without a compressed segment", where="segment table")
+        return table.raw
+    if len(table.coding) != count or not 0 <= min(table.coding) <= max(table.coding) <= len(table.codings):
+        raise DecodeError("the column of compressions is not one known number a segment", where="segment table")
+    for name in table.codings:
+        if name not in COMPRESSORS:
+            raise UnsupportedError(f"unknown compression {name!r}", where="segment table")
+    if not 0 < table.chunk <= limits.max_chunk:
+        raise LimitError(f"chunks of {table.chunk} bytes, {limits.max_chunk} allowed", where="segment table")
+    if len(table.chunks) != sum(map(bool, table.coding)):
+        raise DecodeError("the chunk lengths do not match the compressed segments", where="segment table")
+    chunks = iter(table.chunks)
+    sizes = list(table.raw)
+    for index, coding in enumerate(table.coding):
+        if coding:
+            sizes[index] = _check_chunks(index, next(chunks), table.raw[index], table.chunk, limits)
+    return sizes
+
+
+def _check_chunks(index: int, lengths: list[int], raw: int, chunk: int, limits: Limits) -> int:
+    where = f"segment {index}"
+    if len(lengths) != -(-raw // chunk) or not lengths:
+        raise DecodeError(f"{len(lengths)} chunks for {raw} bytes", where=where)
+    if min(lengths) <= 0 or max(lengths) > chunk or lengths[-1] > raw - (len(lengths) - 1) * chunk:
+        raise DecodeError("a chunk is empty, or longer than its content", where=where)
+    stored = sum(lengths)
+    if raw > stored * limits.max_ratio:
+        raise LimitError(f"{raw} bytes out of {stored}: a ratio over {limits.max_ratio}", where=where)
+    return stored

@@ -1,0 +1,164 @@
+"""The way of tensors onto the wire: update codec | format | compression, in that order, as one value.
+
+Rules: a pipeline is written ``"cast(bfloat16) | fedwt | zstd(3)"``; the frame carries that text, so a receiver decodes by
+it alone; names in it are looked up in registries, never imported. The checksum is a property of the frame, not a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
+from fedpost.codecs import Codec, Dense, parse_codec
+from fedpost.compression import Compression
+from fedpost.errors import ConfigError, DecodeError, FedpostError, RegistryError, RemoteError, UnsupportedError
+from fedpost.files import replace_file
+from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
+from fedpost.tensors import FORMATS, Array, Fedwt, Format, TensorSource
+
+__all__ = ["METADATA", "Pipeline", "decode_tensors", "load_tensors", "save_tensors", "tensor_sizes"]
+
+METADATA: Final = "metadata"
+_PIPELINE: Final = "pipeline"
+_NOTES: Final = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How tensors are encoded.
+
+    Attributes:
+        update: Makes the update small.
+        format: Lays arrays out as segments.
+        compression: Compresses segments, or None.
+        checksum: Registered name of the digest algorithm.
+    """
+
+    update: Codec = field(default_factory=Dense)
+    format: Format = field(default_factory=Fedwt)
+    compression: Compression | None = None
+    checksum: str = DEFAULT_CHECKSUM
+
+    def __post_init__(self) -> None:
+        CHECKSUMS.get(self.checksum)
+
+    @classmethod
+    def parse(cls, spec: str, *, checksum: str = DEFAULT_CHECKSUM) -> Self:
+        """Read ``"update | format | compression"``.
+
+        Raises:
+            ConfigError: Not three stages, or a stage's arguments do not fit.
+            RegistryError: A name is unknown.
+        """
+        stages = [stage.strip() for stage in spec.split("|")]
+        try:
+            update, format_name, compression = stages
+        except ValueError:
+            raise ConfigError(
+                f"{spec[:200]!r} has {len(stages)} stages", hint="Write update | format | compression."
+            ) from None
+        return cls(parse_codec(update), FORMATS.get(format_name), Compression.parse(compression), checksum)
+
+    def encode(self, tensors: Mapping[str, Array], sections: Mapping[str, object] | None = None) -> Frame:
+        """Make a frame of named arrays.
+
+        Args:
+            tensors: The arrays; those that are sent as they are must not change while the frame lives.
+            sections: Further header sections.
+
+        Raises:
+            EncodeError: A tensor cannot be encoded.
+        """
+        small, notes = self.update.encode(tensors)
+        encoded = self.format.encode(small)
+        own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {})}
+        return Frame.build(
+            {**own, **encoded.sections, **(sections or {})},
+            encoded.segments,
+            checksum=self.checksum,
+            compression=self.compression,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.update} | {self.format.name} | {self.compression or 'none'}"
+
+
+def pipeline_of(frame: Frame) -> Pipeline:
+    """The pipeline that a frame says it was made by.
+
+    Raises:
+        UnsupportedError: It names a stage that is not registered here.
+        DecodeError: It has none, or an impossible one.
+    """
+    spec = frame.section(_PIPELINE, str, limit=4096)
+    try:
+        return Pipeline.parse(spec, checksum=frame.checksum)
+    except (RegistryError, ConfigError) as error:
+        raise UnsupportedError(f"{spec!r}: {error.what}", where="pipeline", hint=error.hint) from error
+
+
+def decode_tensors(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> TensorSource:
+    """Check a frame's tensors against its pipeline and make them readable.
+
+    Raises:
+        DecodeError: The frame holds no tensors, or impossible ones.
+    """
+    pipeline = pipeline_of(frame)
+    source = pipeline.format.decode(frame, limits)
+    notes: dict[str, object] = {}
+    if _NOTES in frame.section_names:
+        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_header)
+    try:
+        return pipeline.update.decode(source, notes)
+    except RemoteError:
+        raise
+    except FedpostError as error:
+        raise DecodeError(error.what, where=error.where) from error
+
+
+def tensor_sizes(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, tuple[int, int]]:
+    """Raw and stored bytes of each tensor of a frame.
+
+    Raises:
+        DecodeError: As :func:`decode_tensors`.
+    """
+    wire = pipeline_of(frame).format
+    inner = wire.decode(frame, limits)
+    stored = wire.stored_sizes(frame, inner)
+    return {spec.name: (spec.nbytes, stored[spec.name]) for spec in decode_tensors(frame, limits=limits).specs}
+
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Array],
+    *,
+    metadata: Mapping[str, object] | None = None,
+    pipeline: Pipeline | None = None,
+) -> int:
+    """Write named arrays to a file, all or nothing; return its size in bytes.
+
+    Args:
+        path: The file; an existing one is replaced in one step.
+        tensors: The arrays.
+        metadata: What ``fedpost inspect`` shows beside them: MessagePack types only.
+        pipeline: How to encode; without it as they are, in the native format, with BLAKE3 digests.
+
+    Raises:
+        EncodeError: An array or the metadata cannot be encoded.
+        OSError: The file cannot be written.
+    """
+    frame = (pipeline or Pipeline()).encode(tensors, {METADATA: dict(metadata or {})})
+    return replace_file(path, frame.buffers())
+
+
+def load_tensors(path: Path, *, limits: Limits = DEFAULT_LIMITS, verify: Verify = "eager") -> dict[str, Array]:
+    """Read named arrays from a file: read-only, and mapped rather than read where they are not compressed.
+
+    Raises:
+        DecodeError: The file is not whole, was altered, or goes over the limits.
+        OSError: The file cannot be opened.
+    """
+    return decode_tensors(Frame.open(path, limits=limits, verify=verify), limits=limits).arrays()

@@ -1,0 +1,107 @@
+"""What a frame holds, told from its header alone: for ``fedpost inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fedpost.errors import RemoteError
+from fedpost.frame import Frame, Limits
+from fedpost.pipeline import METADATA, decode_tensors, tensor_sizes
+
+__all__ = ["FrameDescription", "TensorDescription", "describe"]
+
+
+class TensorDescription(msgspec.Struct, frozen=True):
+    """One tensor.
+
+    Attributes:
+        name: Its name.
+        dtype: Its element type.
+        shape: Length of each dimension.
+        raw: Bytes as an array.
+        stored: Bytes in the file.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int]
+    raw: int
+    stored: int
+
+
+class FrameDescription(msgspec.Struct, frozen=True):
+    """A frame.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        digest: Of the header, which covers all other digests; hexadecimal.
+        checksum: Digest algorithm of the segments.
+        pipeline: How the tensors were encoded, or None without tensors.
+        segments: Number of segments.
+        raw: Bytes of all tensors as arrays.
+        stored: Bytes of all tensors in the file.
+        tensors: The tensors, in order.
+        metadata: What the writer said of them.
+        message: Envelope and body, when the frame is a message.
+        verified: True after every digest was checked, None when that was not asked for.
+    """
+
+    path: str
+    bytes: int
+    digest: str
+    checksum: str
+    pipeline: str | None
+    segments: int
+    raw: int
+    stored: int
+    tensors: list[TensorDescription]
+    metadata: dict[str, Any]
+    message: dict[str, Any] | None
+    verified: bool | None
+
+
+def describe(path: Path, *, verify: bool, limits: Limits) -> FrameDescription:
+    """Read a frame's header, and with ``verify`` check every digest.
+
+    Raises:
+        DecodeError: The file is no frame, or it is damaged; it says where.
+        OSError: The file cannot be opened.
+    """
+    try:
+        frame = Frame.open(path, limits=limits, verify="eager" if verify else "never")
+        return _describe(path, frame, limits, verify=verify)
+    except RemoteError as error:
+        where = f"{path}: {error.where}" if error.where else str(path)
+        raise type(error)(error.what, where=where, hint=error.hint) from error
+
+
+def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool) -> FrameDescription:
+    sections = frame.section_names
+    tensors: list[TensorDescription] = []
+    if "pipeline" in sections:
+        sizes = tensor_sizes(frame, limits=limits)
+        tensors = [
+            TensorDescription(spec.name, str(spec.dtype), list(spec.shape), *sizes[spec.name])
+            for spec in decode_tensors(frame, limits=limits).specs
+        ]
+    message = None
+    if "envelope" in sections:
+        message = {name: frame.section(name, dict[str, Any], limit=limits.max_section) for name in ("envelope", "body")}
+    return FrameDescription(
+        path=str(path),
+        bytes=frame.nbytes,
+        digest=frame.digest.hex(),
+        checksum=frame.checksum,
+        pipeline=frame.section("pipeline", str) if "pipeline" in sections else None,
+        segments=len(frame),
+        raw=sum(tensor.raw for tensor in tensors),
+        stored=sum(tensor.stored for tensor in tensors),
+        tensors=tensors,
+        metadata=frame.section(METADATA, dict[str, Any], limit=limits.max_section) if METADATA in sections else {},
+        message=message,
+        verified=True if verify else None,
+    )

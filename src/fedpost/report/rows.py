@@ -1,0 +1,111 @@
+"""The rows of a summary: what is counted for a round, a site, a tensor and a stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from fedpost.telemetry import Transfer
+
+__all__ = ["Bytes", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
+
+ProblemKind = Literal["refused", "failed", "lost", "retried"]
+
+
+class Bytes(msgspec.Struct):
+    """Bytes on the wire each way, and what their tensors would have been raw."""
+
+    down: int = 0
+    up: int = 0
+    raw_down: int = 0
+    raw_up: int = 0
+
+    def add(self, transfer: Transfer) -> None:
+        """Count one transfer."""
+        if transfer.direction == "down":
+            self.down += transfer.stored
+            self.raw_down += transfer.raw
+        else:
+            self.up += transfer.stored
+            self.raw_up += transfer.raw
+
+    @property
+    def wire(self) -> int:
+        """Both ways."""
+        return self.down + self.up
+
+    @property
+    def raw(self) -> int:
+        """Both ways, raw."""
+        return self.raw_down + self.raw_up
+
+
+class Round(msgspec.Struct):
+    """One round; round 0 is the evaluation of the initial model.
+
+    Attributes:
+        train_loss: The mean of the losses that the sites reported, weighted by their examples.
+        metrics: Whatever else the evaluation gave.
+        asked: Sites asked in the last attempt; ``done``: sites whose result was used.
+    """
+
+    round: int
+    accuracy: float | None = None
+    loss: float | None = None
+    train_loss: float | None = None
+    metrics: dict[str, float] = {}
+    seconds: float | None = None
+    attempts: int = 1
+    asked: int = 0
+    done: int = 0
+    refused: int = 0
+    failed: int = 0
+    ended: bool = False
+    bytes: Bytes = msgspec.field(default_factory=Bytes)
+    loss_weight: float = 0.0
+
+
+class Stage(msgspec.Struct):
+    """Seconds spent in one stage, over ``count`` spans."""
+
+    name: str
+    seconds: float = 0.0
+    count: int = 0
+    longest: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one span."""
+        self.seconds += seconds
+        self.count += 1
+        self.longest = max(self.longest, seconds)
+
+
+class Site(msgspec.Struct):
+    """One site over the run: its results, its bytes, the seconds it said it spent per stage."""
+
+    name: str
+    accepted: int = 0
+    refused: int = 0
+    failed: int = 0
+    examples: int = 0
+    lost: bool = False
+    bytes: Bytes = msgspec.field(default_factory=Bytes)
+    seconds: dict[str, float] = {}
+
+
+class Tensor(msgspec.Struct):
+    """One tensor over the run; the name None stands for headers, padding and whatever is not a tensor."""
+
+    name: str | None
+    count: int = 0
+    bytes: Bytes = msgspec.field(default_factory=Bytes)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A refused result, a failed or lost site, or a round that was started again."""
+
+    kind: ProblemKind
+    round: int | None
+    site: str | None
+    reason: str

@@ -1,0 +1,121 @@
+"""Names of element types, as they stand in frames: NumPy's own where it has one, never code.
+
+``float32``, ``bfloat16``, ``float8_e4m3fn``; ``>float32`` for big-endian; ``datetime64[ns]``, ``timedelta64[s]``;
+``bytes[8]``, ``str[12]`` (four bytes a character), ``void[16]``; ``struct{…}`` with the fields as JSON. Object arrays
+have no bytes of their own and are refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, Final
+
+import ml_dtypes
+import msgspec
+import numpy as np
+
+from fedpost.errors import DecodeError, EncodeError, UnsupportedError
+
+__all__ = ["dtype_from_name", "dtype_name", "is_number"]
+
+_ML_DTYPES: Final = (
+    "bfloat16 float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
+    "float8_e8m0fnu float4_e2m1fn float6_e2m3fn float6_e3m2fn int2 int4 uint2 uint4"
+).split()
+_NUMPY: Final = (
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
+).split()
+_BY_NAME: Final[dict[str, np.dtype[Any]]] = {
+    **{name: np.dtype(name) for name in _NUMPY},
+    **{name: np.dtype(getattr(ml_dtypes, name)) for name in _ML_DTYPES if hasattr(ml_dtypes, name)},
+}
+# The 80-bit extended format; on machines where long double is something else, these names are unknown.
+_X87_MANTISSA: Final = 63
+if np.finfo(np.longdouble).nmant == _X87_MANTISSA:
+    _BY_NAME["float80_x87"] = np.dtype(np.longdouble)
+    _BY_NAME["complex160_x87"] = np.dtype(np.clongdouble)
+_NAMES: Final = {dtype: name for name, dtype in _BY_NAME.items()}
+
+_SIZED: Final = {"S": "bytes", "U": "str", "V": "void"}
+_SIZED_BACK: Final = {name: letter for letter, name in _SIZED.items()}
+_SIZED_NAME: Final = re.compile(r"(bytes|str|void)\[(\d{1,9})\]")
+_TIME_NAME: Final = re.compile(r"(datetime64|timedelta64)(\[[1-9]?\d{0,8}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
+_MAX_NAME: Final = 1 << 16
+_MAX_NESTING: Final = 8
+
+
+class _Struct(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    size: int
+    fields: list[tuple[str, str, int, list[int]]]
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this type can be averaged: booleans, integers, floats of any width, complex numbers."""
+    return dtype.newbyteorder("=") in _NAMES
+
+
+@functools.lru_cache(maxsize=1024)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of an element type.
+
+    Raises:
+        EncodeError: It has none: object arrays, and types of other libraries.
+    """
+    if dtype.names is not None and dtype.fields is not None:
+        fields = []
+        for name in dtype.names:
+            base, shape = dtype.fields[name][0].subdtype or (dtype.fields[name][0], ())
+            fields.append((name, dtype_name(base), dtype.fields[name][1], list(shape)))
+        return "struct" + msgspec.json.encode(_Struct(dtype.itemsize, fields)).decode()
+    big = ">" if dtype.byteorder == ">" else ""
+    plain = dtype.newbyteorder("=") if big else dtype
+    if plain in _NAMES:
+        return big + _NAMES[plain]
+    if plain.kind in _SIZED:
+        return f"{big}{_SIZED[plain.kind]}[{plain.itemsize // (4 if plain.kind == 'U' else 1)}]"
+    if plain.kind in "mM":
+        return big + plain.name
+    hint = "Convert it to a numeric type." if dtype.hasobject else None
+    raise EncodeError(f"element type {dtype} cannot be put in a frame", hint=hint)
+
+
+@functools.lru_cache(maxsize=1024)
+def dtype_from_name(name: str, *, nesting: int = 0) -> np.dtype[Any]:
+    """The element type of that name.
+
+    Raises:
+        UnsupportedError: No such name.
+        DecodeError: A structure with impossible fields.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if name.startswith("struct["):
+        return _struct_from_name(name, nesting)
+    plain = name.removeprefix(">")
+    dtype: np.dtype[Any] | None = _BY_NAME.get(plain)
+    if dtype is None and (match := _SIZED_NAME.fullmatch(plain)):
+        dtype = np.dtype(f"{_SIZED_BACK[match[1]]}{match[2]}")
+    if dtype is None and _TIME_NAME.fullmatch(plain):
+        dtype = np.dtype(plain)
+    if dtype is None:
+        raise UnsupportedError(f"unknown element type {name[:80]!r}")
+    return dtype.newbyteorder(">") if name != plain else dtype
+
+
+def _struct_from_name(name: str, nesting: int) -> np.dtype[Any]:
+    if len(name) > _MAX_NAME or nesting > _MAX_NESTING:
+        raise DecodeError("a structured element type is too long or too deep")
+    try:
+        spec = msgspec.json.decode(name.removeprefix("struct"), type=_Struct)
+        names, types, offsets, shapes = zip(*spec.fields, strict=True) if spec.fields else ((), (), (), ())
+        formats = [
+            (dtype_from_name(kind, nesting=nesting + 1), tuple(shape))
+            for kind, shape in zip(types, shapes, strict=True)
+        ]
+        described: Any = {"names": names, "formats": formats, "offsets": offsets, "itemsize": spec.size}
+        return np.dtype(described)
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        if isinstance(error, DecodeError):
+            raise
+        raise DecodeError(f"a structured element type is impossible: {error}") from error

@@ -1,0 +1,129 @@
+"""Formats: how named arrays become header sections and segments, and how they are found again.
+
+Rules: a format is chosen by registered name and carried in the frame by that name; encoding keeps names, order, dtypes
+and shapes exactly; decoding checks everything before it hands out the first array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from fedpost.frame import Frame, Limits
+from fedpost.registry import Registry
+
+__all__ = ["FORMATS", "Array", "Encoded", "Format", "MemoryTensors", "TensorSource", "TensorSpec"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+"""An array of any shape and element type."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a tensor is, without its values.
+
+    Attributes:
+        name: Unique within a model.
+        dtype: Element type.
+        shape: Length of each dimension; ``()`` for a scalar.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, uncompressed."""
+        return self.size * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a format makes of tensors.
+
+    Attributes:
+        sections: Header sections, by name.
+        segments: C-contiguous buffers of bytes; they refer to the tensors' own memory where they can.
+    """
+
+    sections: Mapping[str, object]
+    segments: list[memoryview]
+
+
+class TensorSource(Protocol):
+    """Tensors that can be read whole or by range, from memory or out of a frame."""
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What the tensors are, in order."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Every tensor by name, in order; read-only."""
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        """Elements ``start`` to ``stop`` of the tensor flattened in C order: a 1-D array."""
+
+
+class MemoryTensors:
+    """Arrays that are in memory already, as a :class:`TensorSource`.
+
+    Args:
+        tensors: The arrays by name; they are referenced, not copied.
+    """
+
+    __slots__ = ("_tensors",)
+
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        self._tensors = tensors
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What the tensors are, in order."""
+        return tuple(TensorSpec(name, array.dtype, array.shape) for name, array in self._tensors.items())
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays themselves."""
+        return dict(self._tensors)
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        """Elements ``start`` to ``stop`` of an array flattened in C order."""
+        return self._tensors[name].reshape(-1)[start:stop]
+
+
+class Format(Protocol):
+    """The contract of a tensor format."""
+
+    name: str
+
+    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
+        """Turn named arrays into sections and segments.
+
+        Raises:
+            EncodeError: An array's element type has no bytes, or a name is not text.
+        """
+
+    def decode(self, frame: Frame, limits: Limits) -> TensorSource:
+        """Check a frame's tensors and make them readable.
+
+        Raises:
+            DecodeError: The tables lie about the segments, or go over the limits.
+        """
+
+    def stored_sizes(self, frame: Frame, source: TensorSource) -> dict[str, int]:
+        """How many stored bytes of the frame's segments each tensor takes; shared bytes are shared out by size."""
+
+
+FORMATS: Final[Registry[str, Format]] = Registry("format")

@@ -1,0 +1,14 @@
+"""Frames between peers; one module a medium."""
+
+from fedpost.transports.mailbox import MailboxEndpoint
+from fedpost.transports.transport import TRANSPORTS, Delivery, Endpoint, Guarantees, check_address, open_endpoint
+
+__all__ = [
+    "TRANSPORTS",
+    "Delivery",
+    "Endpoint",
+    "Guarantees",
+    "MailboxEndpoint",
+    "check_address",
+    "open_endpoint",
+]
