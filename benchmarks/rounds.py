@@ -1,4 +1,4 @@
-"""What a round costs beyond training: ten sites in ten processes, mailboxes in a folder, clients that return at once."""
+"""What a round costs beyond training: ten sites in ten processes, mailboxes in a folder, clients without work."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
     sites = [spawn.Process(target=_serve, args=(url, f"site-{number}"), daemon=True) for number in range(SITES)]
     for site in sites:
         site.start()
+
+    def lost() -> dict[str, str]:
+        if any(site.exitcode for site in sites):
+            raise RuntimeError("a site's process failed; see above")
+        return {}
+
     try:
         strategy = FedAvg(
             min_fit_clients=SITES,
@@ -55,7 +61,7 @@ def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
         settings = ServerSettings(run="bench", name="bench", rounds=rounds + 1, folder=folder)
         endpoint = open_endpoint(url, "server")
         try:
-            result = Server(endpoint, strategy, settings, telemetry).run()
+            result = Server(endpoint, strategy, settings, telemetry, lost=lost).run()
         finally:
             endpoint.close()
         for site in sites:
@@ -86,8 +92,8 @@ def run(scratch: Path, rounds: int, tick: Tick) -> Case:
     return Case(
         name="rounds",
         title="A round of 10 sites in 10 processes, 100 KB model, without training",
-        note="Mailbox transport in a folder (tmpfs where there is one); fit returns what it was given; BLAKE3 digests; a "
-        "round is: encode, send 10 commands, decode, answer, receive, check, spool, average, save the model. 11 "
+        note="Mailbox transport in a folder (tmpfs where there is one); fit returns what it was given; BLAKE3 digests. "
+        "A round is: encode, send 10 commands, decode, answer, receive, check, spool, average, save the model. 11 "
         "processes share the cores.",
         figures=found,
         targets=[

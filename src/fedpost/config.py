@@ -282,7 +282,7 @@ _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>.*)`", re.
 
 
 def _explained(error: msgspec.ValidationError, file: Path, lines: Mapping[str, int]) -> ConfigError:
-    """msgspec's message with the line, the path and the nearest valid key."""
+    """Msgspec's message with the line, the path and the nearest valid key."""
     match = _MESSAGE.fullmatch(str(error))
     what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
     hint = None

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fedpost.errors import RefusedResultError
-from fedpost.files import replace_file
 from fedpost.federation.types import Parameters
+from fedpost.files import replace_file
 from fedpost.frame import Frame, Limits
 from fedpost.pipeline import decode_tensors
 from fedpost.tensors import Array, TensorSource, TensorSpec
@@ -161,3 +161,8 @@ class Spool:
         """Forget every result."""
         for path in self._folder.iterdir():
             path.unlink()
+
+    def remove(self) -> None:
+        """Forget every result, and the folder."""
+        self.clear()
+        self._folder.rmdir()

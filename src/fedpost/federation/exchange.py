@@ -1,0 +1,400 @@
+"""The server's dealings with the sites: who is there, what they are asked, and which of their answers count.
+
+Rules: every message is a step of the site's session and of the round's table, or it is refused; a refusal is recorded
+and drops the site from the round, never raises into the run; a result is checked whole and spooled before it counts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, RunError, TransportError
+from fedpost.federation.aggregation import Spool, check_result
+from fedpost.federation.channel import Channel, Received
+from fedpost.federation.host import SERVER
+from fedpost.federation.peers import Available, Peer
+from fedpost.federation.rounds import Round, RoundState
+from fedpost.federation.types import (
+    ClientProxy,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    Metrics,
+    Parameters,
+    plain_metrics,
+)
+from fedpost.frame import Frame, Limits
+from fedpost.pipeline import Pipeline, tensor_sizes
+from fedpost.protocol import (
+    Body,
+    Envelope,
+    ErrorReport,
+    EvaluationCommand,
+    EvaluationResult,
+    HealthCheck,
+    Message,
+    MessageType,
+    Registration,
+    RegistrationReply,
+    SessionState,
+    StatusUpdate,
+    TrainingCommand,
+    WeightUpdate,
+    agree,
+    type_of,
+)
+from fedpost.telemetry import Telemetry
+from fedpost.tensors import TensorSpec
+from fedpost.transports import Endpoint
+
+__all__ = ["Asked", "Exchange"]
+
+_WATCH_SECONDS: Final = 1.0
+_LIFETIME: Final = 10.0
+"""A command expires after this many round timeouts: generous, since the clocks of sites differ."""
+
+Sizes = Mapping[str, tuple[int, int]]
+"""Raw and stored bytes of each tensor of a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking some sites.
+
+    Attributes:
+        round: The round when it was over; its state tells how.
+        results: The answers that count, in canonical order.
+    """
+
+    round: Round
+    results: list[tuple[ClientProxy, FitRes | EvaluateRes]]
+
+    @property
+    def enough(self) -> bool:
+        """Whether enough answers count."""
+        return len(self.results) >= self.round.minimum
+
+
+class Exchange:
+    """The sites of one run, over one endpoint.
+
+    Args:
+        endpoint: The transport's end, with the address ``server``.
+        run: The run's id.
+        pipelines: For each payload how tensors shall be encoded.
+        spool: Where results wait.
+        timeout: Seconds that a site has to answer.
+        limits: The budget for what sites send.
+        telemetry: Where everything is recorded.
+        lost: Says which sites are known to have died since it was last asked, and how.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        run: str,
+        pipelines: Mapping[str, Pipeline],
+        spool: Spool,
+        timeout: float,
+        limits: Limits,
+        telemetry: Telemetry,
+        lost: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._channel = Channel(endpoint, frozenset({SERVER}), telemetry, limits)
+        self._run = run
+        self._pipelines = pipelines
+        self._spool = spool
+        self._timeout = timeout
+        self._limits = limits
+        self._telemetry = telemetry
+        self._lost = lost
+        self._peers: dict[str, Peer] = {}
+        self._round: Round | None = None
+        self._expected_specs: tuple[TensorSpec, ...] = ()
+        self._answers: dict[str, FitRes | EvaluateRes] = {}
+        self._encoded: dict[tuple[int, str], tuple[Parameters, Frame, Sizes]] = {}
+        self._handlers: Final[dict[MessageType, Callable[[Message], None]]] = {
+            MessageType.CLIENT_REGISTRATION: self._on_registration,
+            MessageType.WEIGHT_UPDATE: self._on_weight_update,
+            MessageType.EVALUATION_RESULT: self._on_evaluation_result,
+            MessageType.ERROR_REPORT: self._on_error_report,
+            MessageType.STATUS_UPDATE: self._on_status_update,
+        }
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def available(self, *seed: int) -> Available:
+        """The sites that can be asked now, with their draws seeded."""
+        return Available(self._peers, seed)
+
+    def wait_for(self, count: int, timeout: float) -> None:
+        """Take registrations in until enough sites are there.
+
+        Raises:
+            RunError: Too few came in time.
+        """
+        deadline = time.monotonic() + timeout
+        while (there := sum(peer.available for peer in self._peers.values())) < count:
+            if time.monotonic() >= deadline:
+                raise RunError(
+                    f"{there} sites are there after {timeout:g} s, {count} are needed",
+                    hint="Start more sites, or lower min_available_clients and min_fit_clients.",
+                )
+            self._pump(deadline)
+
+    def ask(
+        self,
+        number: int,
+        attempt: int,
+        minimum: int,
+        instructions: Sequence[tuple[ClientProxy, FitIns | EvaluateIns]],
+        *,
+        initialize: bool = False,
+    ) -> Asked:
+        """Send instructions and take answers in until the round is over.
+
+        Args:
+            number: The round's number.
+            attempt: The attempt at it.
+            minimum: How many answers must count.
+            instructions: Who is asked for what; parameters that are the same object are encoded once.
+            initialize: Ask for initial parameters; those in the instructions are not sent.
+        """
+        self._answers.clear()
+        self._spool.clear()
+        self._expected_specs = instructions[0][1].parameters.specs if instructions else ()
+        deadline = time.monotonic() + self._timeout
+        asked = frozenset(client.cid for client, _ in instructions)
+        self._round = Round(number, attempt, minimum, deadline, asked)
+        for client, ins in instructions:
+            config = plain_metrics(ins.config, "setting")
+            command: Body
+            if isinstance(ins, FitIns):
+                command = TrainingCommand(config=config, initialize=initialize)
+            else:
+                command = EvaluationCommand(config=config)
+            parameters = None if initialize else ins.parameters
+            self.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
+        with self._telemetry.labelled(round=number).span("wait"):
+            while self._round.state(time.monotonic()) is RoundState.OPEN:
+                self._pump(deadline)
+        for site in sorted(self._round.waiting):
+            # Whatever it is doing, it will say so when it is done; until then it is not asked for anything else.
+            self._lose(site, ProtocolError(f"no answer within {self._timeout:g} s"))
+            self.send(self._peers[site], HealthCheck())
+        finished, self._round = self._round, None
+        self._encoded.clear()
+        return Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
+
+    def send(
+        self, peer: Peer, body: Body, parameters: Parameters | None = None, *, number: int = 0, attempt: int = 0
+    ) -> None:
+        """Send a message to a site and record its bytes.
+
+        Raises:
+            ProtocolError: The session does not allow it now.
+            TransportError: The medium failed.
+        """
+        kind = type_of(body)
+        telemetry = self._telemetry.labelled(round=number, site=peer.name)
+        frame, sizes = (None, {}) if parameters is None else self._encode(peer, kind, parameters, number)
+        envelope = Envelope.new(
+            kind,
+            sender=SERVER,
+            recipient=peer.name,
+            run=self._run,
+            round=number,
+            attempt=attempt,
+            lifetime=_LIFETIME * self._timeout if number else None,
+        )
+        peer.session = peer.session.step(kind)
+        with telemetry.span("send"):
+            nbytes = self._channel.send(peer.address, envelope, body, frame)
+        _record(telemetry, "down", kind, sizes, nbytes)
+
+    def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
+        """Tell every site that the run is over, with the model where one asked for it; a broken medium is recorded."""
+        for peer in self._peers.values():
+            if peer.session.state is SessionState.LEFT:
+                continue
+            try:
+                if peer.wants_model and peer.available and parameters.specs:
+                    self.send(peer, farewell, parameters)
+                self.send(peer, end)
+            except TransportError as error:
+                self._telemetry.labelled(site=peer.name).event("site_lost", {"reason": str(error)})
+
+    def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
+        """Encode once for all the sites that get the same parameters in the same way."""
+        if peer.agreement is None:
+            raise ProtocolError(f"nothing was agreed with {peer.name}")
+        pipeline = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
+        key = (id(parameters), f"{pipeline} {pipeline.checksum}")
+        if key not in self._encoded:
+            with self._telemetry.labelled(round=number).span("encode"):
+                frame = pipeline.encode(parameters.arrays())
+            # The parameters are kept as well, so that their id stays theirs.
+            self._encoded[key] = (parameters, frame, tensor_sizes(frame))
+        _, frame, sizes = self._encoded[key]
+        return frame, sizes
+
+    # ── taking in ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pump(self, deadline: float) -> None:
+        """Take in one message, if one comes in time, and look for sites that died."""
+        received = self._channel.receive(min(max(deadline - time.monotonic(), 0), _WATCH_SECONDS))
+        if received is not None:
+            self._dispatch(received)
+            return
+        for site, reason in self._lost().items():
+            self._lose(site, ProtocolError(reason))
+            if site in self._peers:
+                self._peers[site].session = self._peers[site].session.left()
+
+    def _dispatch(self, received: Received) -> None:
+        envelope = received.message.envelope
+        telemetry = self._telemetry.labelled(round=envelope.round or None, site=envelope.sender)
+        try:
+            self._handler(envelope)(received.message)
+        except RemoteError as error:
+            result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
+            telemetry.event("result_refused" if result else "message_refused", {"reason": str(error)})
+            received.delivery.reject(str(error))
+        else:
+            received.delivery.ack()
+
+    def _handler(self, envelope: Envelope) -> Callable[[Message], None]:
+        handler = self._handlers.get(envelope.type)
+        if handler is None:
+            raise ProtocolError(f"a {envelope.type} is not for a server")
+        if envelope.type is not MessageType.CLIENT_REGISTRATION:
+            if envelope.sender not in self._peers:
+                raise ProtocolError("the site is not registered")
+            if envelope.run != self._run:
+                raise ProtocolError(f"stale: a {envelope.type} of run {envelope.run!r}")
+        return handler
+
+    def _on_registration(self, message: Message) -> None:
+        body, name = message.body, message.envelope.sender
+        if not isinstance(body, Registration):
+            raise ProtocolError("not a registration")
+        if SERVER in (name, body.address):
+            raise ProtocolError(f"{SERVER!r} is the server's own name")
+        known = self._peers.get(name)
+        if known is not None and known.session_id == body.session:
+            return  # said again; the first reply is on its way
+        peer = Peer(name, body.address, body.session, body.wants_model)
+        peer.session = peer.session.step(MessageType.CLIENT_REGISTRATION)
+        try:
+            peer.agreement = agree(self._pipelines, body.offer)
+        except ProtocolError as error:
+            self.send(peer, RegistrationReply(session=body.session, reason=error.what))
+            raise
+        self._drop(name, ProtocolError("the site was started again"))
+        self._peers[name] = peer
+        self.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
+        self._telemetry.labelled(site=name).event("site_joined")
+
+    def _on_weight_update(self, message: Message) -> None:
+        peer, current = self._answered(message)
+        telemetry = self._telemetry.labelled(round=current.number, site=peer.name)
+        body = message.body
+        try:
+            if not isinstance(body, WeightUpdate):
+                raise ProtocolError("not a weight update")
+            agreed = peer.agreement.pipelines["FitRes"] if peer.agreement else None
+            sent = message.frame.section("pipeline", str, limit=4096)
+            if sent != agreed:
+                raise ProtocolError(f"encoded as {sent!r}, agreed was {agreed!r}")
+            with telemetry.span("decode"):
+                source = message.tensors(limits=self._limits)
+                check_result(source, self._expected_specs or source.specs)
+            with telemetry.span("spool"):
+                parameters = self._spool.add(peer.name, message.frame, source.specs)
+        except RemoteError as error:
+            self._drop(peer.name, error)
+            raise
+        values = {"examples": body.num_examples, **body.metrics}
+        self._accept(message, FitRes(parameters, body.num_examples, body.metrics), body.seconds, values)
+
+    def _on_evaluation_result(self, message: Message) -> None:
+        peer, _ = self._answered(message)
+        body = message.body
+        if not isinstance(body, EvaluationResult) or not math.isfinite(body.loss):
+            error = RefusedResultError("the loss is not a finite number")
+            self._drop(peer.name, error)
+            raise error
+        values = {"examples": body.num_examples, "loss": body.loss, **body.metrics}
+        self._accept(message, EvaluateRes(body.loss, body.num_examples, body.metrics), body.seconds, values)
+
+    def _on_error_report(self, message: Message) -> None:
+        peer, current = self._answered(message)
+        if not isinstance(message.body, ErrorReport):
+            raise ProtocolError("not an error report")
+        reason = message.body.reason
+        self._drop(peer.name, RemoteError(reason))
+        self._telemetry.labelled(round=current.number, site=peer.name).event("site_failed", {"reason": reason})
+
+    def _on_status_update(self, message: Message) -> None:
+        peer, body = self._peers[message.envelope.sender], message.body
+        if not isinstance(body, StatusUpdate):
+            raise ProtocolError("not a status update")
+        if body.state == "leaving":
+            self._lose(peer.name, ProtocolError("the site left"))
+            peer.session = peer.session.left()
+        elif self._round is None or peer.name not in self._round.waiting:
+            peer.session = peer.session.released()
+
+    def _answered(self, message: Message) -> tuple[Peer, Round]:
+        """The site and the round that an answer belongs to; the site is free again whatever becomes of the answer."""
+        envelope = message.envelope
+        peer = self._peers[envelope.sender]
+        if self._round is None:
+            peer.session = peer.session.released()
+            raise ProtocolError(f"stale: the answer is for round {envelope.round}, which is over")
+        try:
+            self._round.expect(peer.name, envelope.round, envelope.attempt)
+        except ProtocolError:
+            if peer.name not in self._round.waiting:
+                peer.session = peer.session.released()
+            raise
+        peer.session = peer.session.step(envelope.type)
+        return peer, self._round
+
+    def _accept(
+        self, message: Message, answer: FitRes | EvaluateRes, seconds: Mapping[str, float], values: Metrics
+    ) -> None:
+        site = message.envelope.sender
+        if self._round is not None:
+            self._round = self._round.accept(site)
+        self._answers[site] = answer
+        telemetry = self._telemetry.labelled(round=message.envelope.round, site=site)
+        sizes = tensor_sizes(message.frame, limits=self._limits) if isinstance(answer, FitRes) else {}
+        _record(telemetry, "up", message.envelope.type, sizes, message.frame.nbytes)
+        for stage, spent in seconds.items():
+            telemetry.spent(stage[:64], spent)
+        telemetry.event("result_accepted", {k: v for k, v in values.items() if not isinstance(v, bytes)})
+
+    def _lose(self, site: str, reason: RemoteError) -> None:
+        self._telemetry.labelled(site=site).event("site_lost", {"reason": reason.what})
+        self._drop(site, reason)
+
+    def _drop(self, site: str, reason: RemoteError) -> None:
+        if self._round is not None:
+            self._round = self._round.drop(site, reason)
+
+
+def _record(
+    telemetry: Telemetry, direction: Literal["down", "up"], kind: MessageType, sizes: Sizes, nbytes: int
+) -> None:
+    """Write a message into the byte ledger: tensor by tensor, then whatever is not a tensor."""
+    for name, (raw, stored) in sizes.items():
+        telemetry.transfer(direction, kind, name, raw=raw, stored=stored)
+    rest = nbytes - sum(stored for _, stored in sizes.values())
+    telemetry.transfer(direction, kind, None, raw=0, stored=rest)
