@@ -244,12 +244,12 @@ def _serve(
     app = load_app(settings, config)
     ledger = folder / "ledger.jsonl"
     interrupted = False
+    view = None if as_json else LiveView(console)
     try:
         with ExitStack() as stack:
             sinks: list[Sink] = [stack.enter_context(JsonLinesSink(ledger))]
-            view = None if as_json else stack.enter_context(LiveView(console))
             if view is not None:
-                sinks.append(view)
+                sinks.append(stack.enter_context(view))
             telemetry = Telemetry(*sinks)
             endpoint = open_endpoint(url, SERVER)
             stack.callback(endpoint.close)
@@ -257,6 +257,7 @@ def _serve(
             server_settings = ServerSettings(
                 run=run_id,
                 name=settings.name,
+                sites=frozenset(settings.site_names),
                 rounds=settings.rounds,
                 folder=folder,
                 pipelines=settings.pipelines(),

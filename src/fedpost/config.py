@@ -1,7 +1,7 @@
 """From a YAML file to a run: typed settings, checked in full, with the line of what is wrong.
 
-Rules: an unknown key is an error that names its line and the nearest valid key; nothing is guessed; ``app`` names Python
-code of the user's own on this machine, which is the only code that a configuration can start.
+Rules: an unknown key is an error that names its line and the nearest valid key; nothing is guessed; ``app`` names
+Python code of the user's own on this machine, which is the only code that a configuration can start.
 """
 
 from __future__ import annotations
@@ -58,14 +58,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         seed: Seeds the draws of sites, and is passed to the factory.
         transport: URL of the medium; ``file:folder`` is relative to the file.
         strategy: How results are combined.
-        update: The update codec, for all payloads or per payload (``default``, ``FitIns``, ``FitRes``, ``EvaluateIns``).
+        update: The update codec, for all payloads or by payload: ``FitIns``, ``FitRes``, ``EvaluateIns``, ``default``.
         serialization: The tensor format, likewise.
         compression: The byte compressor with its level, likewise.
         checksum: The digest algorithm of frames.
         round_timeout: Seconds after which a round goes on without missing sites.
         register_timeout: Seconds to wait for enough sites.
         attempts: How often a round is tried before the run fails.
-        processes: How ``fedpost run`` hosts sites: one process each (``sites``), as many as there are ``cores``, or a number.
+        processes: How many processes host the sites of ``fedpost run``: one each (``sites``), one for each core
+            (``cores``), or a number.
         output: Folder for runs, relative to where the command is run.
     """
 
@@ -244,9 +245,8 @@ def _choose(config: RunConfig, key: str, payload: str) -> str:
             near = difflib.get_close_matches(name, [*PAYLOADS, "default"], n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: default, {', '.join(PAYLOADS)}."
             raise ConfigError(f"{key}: unknown payload {name!r}", hint=hint)
-    plain = msgspec.structs.fields(RunConfig)
-    default = next(field.default for field in plain if field.name == key)
-    return value.get(payload, value.get("default", default))
+    plain: str = next(field.default for field in msgspec.structs.fields(RunConfig) if field.name == key)
+    return value.get(payload, value.get("default", plain))
 
 
 def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:

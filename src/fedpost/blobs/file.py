@@ -41,14 +41,13 @@ class FileBlobStore:
     def put(self, key: str, buffers: Iterable[memoryview]) -> int:
         """Write a file beside, then rename it into place."""
         path = self._root / check_key(key)
+        content = list(buffers)
         with _mapped(key):
-            self._make(self._temporary)
-            self._make(path.parent)
             try:
-                return replace_file(path, buffers, temporary=self._temporary)
-            except FileNotFoundError:
-                self._made.clear()  # somebody tidied the folder up meanwhile; the next put makes it anew
-                raise
+                return self._put(path, content)
+            except FileNotFoundError:  # somebody tidied a folder away since it was made
+                self._made.clear()
+                return self._put(path, content)
 
     def get(self, key: str, *, max_bytes: int) -> memoryview | None:
         """Read a file into fresh memory, once its size is known to be allowed."""
@@ -109,6 +108,11 @@ class FileBlobStore:
         with _mapped(folder):
             self._make(path)
             return _FolderWatch(path)
+
+    def _put(self, path: Path, buffers: list[memoryview]) -> int:
+        self._make(self._temporary)
+        self._make(path.parent)
+        return replace_file(path, buffers, temporary=self._temporary)
 
     def _make(self, folder: Path) -> None:
         if folder not in self._made:

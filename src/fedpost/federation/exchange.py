@@ -86,6 +86,7 @@ class Exchange:
     Args:
         endpoint: The transport's end, with the address ``server``.
         run: The run's id.
+        sites: The names of the sites that may take part.
         pipelines: For each payload how tensors shall be encoded.
         spool: Where results wait.
         timeout: Seconds that a site has to answer.
@@ -99,6 +100,7 @@ class Exchange:
         endpoint: Endpoint,
         *,
         run: str,
+        sites: frozenset[str],
         pipelines: Mapping[str, Pipeline],
         spool: Spool,
         timeout: float,
@@ -114,6 +116,8 @@ class Exchange:
         self._limits = limits
         self._telemetry = telemetry
         self._lost = lost
+        self._sites = sites
+        self._dead: dict[str, str] = {}
         self._peers: dict[str, Peer] = {}
         self._round: Round | None = None
         self._expected_specs: tuple[TensorSpec, ...] = ()
@@ -141,9 +145,11 @@ class Exchange:
         """
         deadline = time.monotonic() + timeout
         while (there := sum(peer.available for peer in self._peers.values())) < count:
-            if time.monotonic() >= deadline:
+            left = len(self._sites) - len(self._dead)
+            if left < count or time.monotonic() >= deadline:
+                dead = "".join(f"; {site}: {reason}" for site, reason in sorted(self._dead.items()))
                 raise RunError(
-                    f"{there} sites are there after {timeout:g} s, {count} are needed",
+                    f"{there} sites are there, {count} are needed{dead}",
                     hint="Start more sites, or lower min_available_clients and min_fit_clients.",
                 )
             self._pump(deadline)
@@ -253,6 +259,7 @@ class Exchange:
             self._dispatch(received)
             return
         for site, reason in self._lost().items():
+            self._dead[site] = reason
             self._lose(site, ProtocolError(reason))
             if site in self._peers:
                 self._peers[site].session = self._peers[site].session.left()
@@ -276,7 +283,8 @@ class Exchange:
         if envelope.type is not MessageType.CLIENT_REGISTRATION:
             if envelope.sender not in self._peers:
                 raise ProtocolError("the site is not registered")
-            if envelope.run != self._run:
+            leaving = envelope.type is MessageType.STATUS_UPDATE and not envelope.run  # before it was registered
+            if envelope.run != self._run and not leaving:
                 raise ProtocolError(f"stale: a {envelope.type} of run {envelope.run!r}")
         return handler
 
@@ -286,6 +294,8 @@ class Exchange:
             raise ProtocolError("not a registration")
         if SERVER in (name, body.address):
             raise ProtocolError(f"{SERVER!r} is the server's own name")
+        if name not in self._sites:
+            raise ProtocolError("no such site takes part in this run", hint="List it under sites.")
         known = self._peers.get(name)
         if known is not None and known.session_id == body.session:
             return  # said again; the first reply is on its way
@@ -298,6 +308,7 @@ class Exchange:
             raise
         self._drop(name, ProtocolError("the site was started again"))
         self._peers[name] = peer
+        self._dead.pop(name, None)
         self.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
         self._telemetry.labelled(site=name).event("site_joined")
 
@@ -312,7 +323,7 @@ class Exchange:
             sent = message.frame.section("pipeline", str, limit=4096)
             if sent != agreed:
                 raise ProtocolError(f"encoded as {sent!r}, agreed was {agreed!r}")
-            with telemetry.span("decode"):
+            with telemetry.span("verify"):
                 source = message.tensors(limits=self._limits)
                 check_result(source, self._expected_specs or source.specs)
             with telemetry.span("spool"):

@@ -50,6 +50,7 @@ SERVER: Final = "server"
 """The server's name and address."""
 
 _REGISTER_AGAIN: Final = 10.0
+_REGISTER_AT_LEAST: Final = 300.0
 B = TypeVar("B", bound=Body)
 _log = logging.getLogger("fedpost.site")
 
@@ -64,6 +65,7 @@ class _Site:
     run: str = ""
     client: Client | None = None
     register_at: float = 0.0
+    register_pause: float = _REGISTER_AGAIN
 
     def ready_client(self) -> Client:
         if self.client is None:
@@ -107,6 +109,7 @@ class SiteHost:
         self._channel = Channel(endpoint, frozenset(sites), telemetry, limits)
         self._limits = limits
         self._on_model = on_model
+        self._end: RunEnd | None = None
         self._sites = {name: _Site(name, make, uuid.uuid4().hex) for name, make in sites.items()}
         self._handlers: Final[dict[MessageType, Callable[[_Site, Message], None]]] = {
             MessageType.REGISTRATION_REPLY: self._on_reply,
@@ -125,7 +128,6 @@ class SiteHost:
             TransportError: The medium failed.
             KeyboardInterrupt: Passed on, once the server was told that the sites leave.
         """
-        self._end: RunEnd | None = None
         try:
             while any(site.session.state is not SessionState.ENDED for site in self._sites.values()):
                 self._register()
@@ -142,7 +144,8 @@ class SiteHost:
         now = time.monotonic()
         for site in self._sites.values():
             if site.session.state in (SessionState.NEW, SessionState.REGISTERING) and now >= site.register_at:
-                site.register_at = now + _REGISTER_AGAIN
+                site.register_at = now + site.register_pause
+                site.register_pause = min(2 * site.register_pause, _REGISTER_AT_LEAST)
                 self._send(site, self._registration(site))
 
     def _registration(self, site: _Site) -> Registration:
@@ -235,7 +238,7 @@ class SiteHost:
         answer: tuple[Body, Frame | None]
         try:
             answer = work(_Stopwatch())
-        except Exception as error:  # whatever the user's code raises is the site's answer, not the process's end
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the site's answer, not the process's end
             _log.exception("%s: %s failed", site.name, message.envelope.type)
             answer = ErrorReport(reason=f"{type(error).__name__}: {error}"[:4096]), None
         self._send(site, *answer, answering=message.envelope)
@@ -257,7 +260,7 @@ class SiteHost:
 
     def _leave(self) -> None:
         for site in self._sites.values():
-            if site.session.state not in (SessionState.NEW, SessionState.REGISTERING, SessionState.ENDED):
+            if site.session.state not in (SessionState.NEW, SessionState.ENDED):
                 self._send(site, StatusUpdate(state="leaving"))
 
     def _send(

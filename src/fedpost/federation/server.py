@@ -1,7 +1,7 @@
 """The server: runs the rounds, and keeps the model.
 
-Rules: the strategy decides, :class:`~fedpost.federation.exchange.Exchange` asks the sites, this module goes from round to
-round; whatever ends the run, the last model and the ledger are on disk, and the sites are told.
+Rules: the strategy decides, :class:`~fedpost.federation.exchange.Exchange` asks the sites, this module goes from round
+to round; whatever ends the run, the last model and the ledger are on disk, and the sites are told.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class ServerSettings:
     Attributes:
         run: The run's id.
         name: What the run is called.
+        sites: The names of the sites that may take part.
         rounds: How many rounds.
         folder: Where the model and the spool go.
         pipelines: For each payload of :data:`fedpost.protocol.PAYLOADS` how tensors are encoded.
@@ -50,6 +51,7 @@ class ServerSettings:
 
     run: str
     name: str
+    sites: frozenset[str]
     rounds: int
     folder: Path
     pipelines: Mapping[str, Pipeline] = field(default_factory=lambda: dict.fromkeys(PAYLOADS, Pipeline()))
@@ -122,6 +124,7 @@ class Server:
         self._sites: Final = Exchange(
             endpoint,
             run=settings.run,
+            sites=settings.sites,
             pipelines=settings.pipelines,
             spool=self._spool,
             timeout=settings.round_timeout,
@@ -214,7 +217,8 @@ class Server:
             if asked.enough:
                 return asked
             reason = _too_few(asked)
-            telemetry.event("round_retried" if attempt < settings.attempts else "round_failed", {"reason": reason})
+            if attempt < settings.attempts:
+                telemetry.event("round_retried", {"reason": reason})
         raise RunError(
             f"round {number} failed in {settings.attempts} attempts: {reason}",
             hint="Raise round_timeout, or lower min_fit_clients.",

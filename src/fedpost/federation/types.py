@@ -1,14 +1,14 @@
 """What strategies and clients exchange, under Flower's names.
 
-Rules: parameters are named tensors that may lie in memory or in a frame on disk; whoever takes ``arrays()`` of all results
-at once holds all models at once, whoever reads by range does not.
+Rules: parameters are named tensors that may lie in memory or in a frame on disk; whoever takes ``arrays()`` of all
+results at once holds all models at once, whoever reads by range does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -32,7 +32,7 @@ Metrics = dict[str, Scalar]
 """Measurements by name."""
 
 
-def plain_metrics(metrics: Mapping[str, object], what: str) -> Metrics:
+def plain_metrics(metrics: Mapping[Any, object], what: str) -> Metrics:
     """Metrics or settings as the wire carries them: NumPy's scalars become Python's.
 
     Args:
@@ -67,7 +67,7 @@ class Parameters:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Array] | Sequence[Array]) -> Parameters:
-        """Parameters in memory, by name; a sequence gets the names ``"0"``, ``"1"``, …"""
+        """Parameters in memory, by name; a sequence gets its indices as names."""
         named = tensors if isinstance(tensors, Mapping) else {str(index): array for index, array in enumerate(tensors)}
         return cls(MemoryTensors({name: np.asanyarray(array) for name, array in named.items()}))
 

@@ -26,6 +26,7 @@ FLAG_SEALED: Final = 1
 
 _PROLOGUE: Final = struct.Struct("<8sBBHIQ16s")
 _DIGESTED_PROLOGUE: Final = 24
+_MIN_CHUNK: Final = 1 << 16
 _FEATURES: Final[frozenset[str]] = frozenset()
 
 
@@ -121,6 +122,24 @@ def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Head
     Raises:
         DecodeError: In any of its kinds; see :meth:`fedpost.frame.Frame.decode`.
     """
+    minor, flags, end = _read_prologue(view, limits)
+    if flags == FLAG_SEALED:
+        raise UnsupportedError("the frame is sealed and no key was given", where="prologue")
+    if flags:
+        raise UnsupportedError(f"unknown flags {flags:#x}", where="prologue")
+    try:
+        header = _DECODER.decode(view[_PROLOGUE.size : end])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(str(error), where="header") from error
+    if unknown := [name for name in header.requires if name not in _FEATURES]:
+        raise UnsupportedError(f"needs the features {unknown}", where="header", hint="Use a newer fedpost.")
+    if len({name for name, _ in header.sections}) < len(header.sections):
+        raise DecodeError("a section comes twice", where="header")
+    return minor, view[:end], header
+
+
+def _read_prologue(view: memoryview, limits: Limits) -> tuple[int, int, int]:
+    """Minor version, flags, and where the header ends, once the header's digest was checked."""
     if view.nbytes > limits.max_frame:
         raise LimitError(f"a frame of {view.nbytes} bytes, {limits.max_frame} allowed")
     if view.nbytes < _PROLOGUE.size:
@@ -137,22 +156,11 @@ def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Head
     if length > view.nbytes - _PROLOGUE.size:
         raise TruncatedError(f"a header of {length} bytes does not fit in {view.nbytes}", where="prologue")
     end = _PROLOGUE.size + length
-    body = view[_PROLOGUE.size : end]
-    if _header_digest(view[:_DIGESTED_PROLOGUE], body) != digest:
+    if _header_digest(view[:_DIGESTED_PROLOGUE], view[_PROLOGUE.size : end]) != digest:
         raise IntegrityError("its digest does not match", where="header", hint="Ask for the frame again.")
-    if flags == FLAG_SEALED:
-        raise UnsupportedError("the frame is sealed and no key was given", where="prologue")
-    if flags or reserved:
-        raise UnsupportedError(f"unknown flags {flags:#06x}, {reserved:#010x}", where="prologue")
-    try:
-        header = _DECODER.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DecodeError(str(error), where="header") from error
-    if unknown := [name for name in header.requires if name not in _FEATURES]:
-        raise UnsupportedError(f"needs the features {unknown}", where="header", hint="Use a newer fedpost.")
-    if len({name for name, _ in header.sections}) < len(header.sections):
-        raise DecodeError("a section comes twice", where="header")
-    return minor, view[:end], header
+    if reserved:
+        raise UnsupportedError(f"reserved bytes are {reserved:#x}", where="prologue")
+    return minor, flags, end
 
 
 def stored_sizes(header: Header, limits: Limits) -> list[int]:
@@ -177,21 +185,28 @@ def stored_sizes(header: Header, limits: Limits) -> list[int]:
         if table.codings or table.chunks or table.chunk:
             raise DecodeError("chunks without a compressed segment", where="segment table")
         return table.raw
-    if len(table.coding) != count or not 0 <= min(table.coding) <= max(table.coding) <= len(table.codings):
+    return _compressed_sizes(table, limits)
+
+
+def _compressed_sizes(table: SegmentTable, limits: Limits) -> list[int]:
+    """The stored sizes when some segments are compressed."""
+    coded = sum(map(bool, table.coding))
+    if len(table.coding) != len(table.raw) or not 0 <= min(table.coding) <= max(table.coding) <= len(table.codings):
         raise DecodeError("the column of compressions is not one known number a segment", where="segment table")
     for name in table.codings:
         if name not in COMPRESSORS:
             raise UnsupportedError(f"unknown compression {name!r}", where="segment table")
-    if not 0 < table.chunk <= limits.max_chunk:
+    if table.chunk < _MIN_CHUNK:  # many tiny chunks cost the reader far more than they cost the writer
+        raise DecodeError(f"chunks of {table.chunk} bytes, {_MIN_CHUNK} are the least", where="segment table")
+    if table.chunk > limits.max_chunk:
         raise LimitError(f"chunks of {table.chunk} bytes, {limits.max_chunk} allowed", where="segment table")
-    if len(table.chunks) != sum(map(bool, table.coding)):
+    if len(table.chunks) != coded:
         raise DecodeError("the chunk lengths do not match the compressed segments", where="segment table")
     chunks = iter(table.chunks)
-    sizes = list(table.raw)
-    for index, coding in enumerate(table.coding):
-        if coding:
-            sizes[index] = _check_chunks(index, next(chunks), table.raw[index], table.chunk, limits)
-    return sizes
+    return [
+        _check_chunks(index, next(chunks), raw, table.chunk, limits) if coding else raw
+        for index, (raw, coding) in enumerate(zip(table.raw, table.coding, strict=True))
+    ]
 
 
 def _check_chunks(index: int, lengths: list[int], raw: int, chunk: int, limits: Limits) -> int:

@@ -1,7 +1,7 @@
 """Names of element types, as they stand in frames: NumPy's own where it has one, never code.
 
 ``float32``, ``bfloat16``, ``float8_e4m3fn``; ``>float32`` for big-endian; ``datetime64[ns]``, ``timedelta64[s]``;
-``bytes[8]``, ``str[12]`` (four bytes a character), ``void[16]``; ``struct{…}`` with the fields as JSON. Object arrays
+``bytes[8]``, ``str[12]`` (four bytes a character), ``void[16]``; ``struct[…]`` with the fields as JSON. Object arrays
 have no bytes of their own and are refused.
 """
 
@@ -19,8 +19,17 @@ from fedpost.errors import DecodeError, EncodeError, UnsupportedError
 
 __all__ = ["dtype_from_name", "dtype_name", "is_number"]
 
-_ML_DTYPES: Final = ["bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "int2", "int4", "uint2", "uint4"]
-_NUMPY: Final = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64", "complex128"]
+# fmt: off
+_ML_DTYPES: Final = (
+    "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn",
+    "int2", "int4", "uint2", "uint4",
+)
+_NUMPY: Final = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128",
+)
+# fmt: on
 _BY_NAME: Final[dict[str, np.dtype[Any]]] = {
     **{name: np.dtype(name) for name in _NUMPY},
     **{name: np.dtype(getattr(ml_dtypes, name)) for name in _ML_DTYPES if hasattr(ml_dtypes, name)},
@@ -34,8 +43,11 @@ _NAMES: Final = {dtype: name for name, dtype in _BY_NAME.items()}
 
 _SIZED: Final = {"S": "bytes", "U": "str", "V": "void"}
 _SIZED_BACK: Final = {name: letter for letter, name in _SIZED.items()}
-_SIZED_NAME: Final = re.compile(r"(bytes|str|void)\[(\d{1,9})\]")
-_TIME_NAME: Final = re.compile(r"(datetime64|timedelta64)(\[[1-9]?\d{0,8}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
+_SIZED_NAME: Final = re.compile(r"(bytes|str|void)\[(0|[1-9][0-9]{0,9})\]")
+_TIME_NAME: Final = re.compile(
+    r"(datetime64|timedelta64)(\[(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
+)
+_MAX_LENGTH: Final = {"bytes": 2**31 - 1, "void": 2**31 - 1, "str": (2**31 - 1) // 4}
 _MAX_NAME: Final = 1 << 16
 _MAX_NESTING: Final = 8
 
@@ -89,7 +101,7 @@ def dtype_from_name(name: str, *, nesting: int = 0) -> np.dtype[Any]:
         return _struct_from_name(name, nesting)
     plain = name.removeprefix(">")
     dtype: np.dtype[Any] | None = _BY_NAME.get(plain)
-    if dtype is None and (match := _SIZED_NAME.fullmatch(plain)):
+    if dtype is None and (match := _SIZED_NAME.fullmatch(plain)) and int(match[2]) <= _MAX_LENGTH[match[1]]:
         dtype = np.dtype(f"{_SIZED_BACK[match[1]]}{match[2]}")
     if dtype is None and _TIME_NAME.fullmatch(plain):
         dtype = np.dtype(plain)
@@ -106,11 +118,14 @@ def _struct_from_name(name: str, nesting: int) -> np.dtype[Any]:
         names, types, offsets, shapes = zip(*spec.fields, strict=True) if spec.fields else ((), (), (), ())
         formats = [
             (dtype_from_name(kind, nesting=nesting + 1), tuple(shape))
+            if shape
+            else dtype_from_name(kind, nesting=nesting + 1)
             for kind, shape in zip(types, shapes, strict=True)
         ]
         described: Any = {"names": names, "formats": formats, "offsets": offsets, "itemsize": spec.size}
-        return np.dtype(described)
+        dtype: np.dtype[Any] = np.dtype(described)
     except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, DecodeError):
             raise
         raise DecodeError(f"a structured element type is impossible: {error}") from error
+    return dtype

@@ -106,7 +106,9 @@ class MemoryTensors:
 class Format(Protocol):
     """The contract of a tensor format."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The registered name, as frames carry it."""
 
     def encode(self, tensors: Mapping[str, Array]) -> Encoded:
         """Turn named arrays into sections and segments.

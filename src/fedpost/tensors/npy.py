@@ -22,6 +22,7 @@ from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, Tensor
 __all__ = ["Npy", "NpyTensors"]
 
 SECTION: Final = "tensors_npy"
+_MAX_HEADER: Final = 1 << 14
 _READ_HEADER: Final = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -108,7 +109,7 @@ class NpyTensors:
 
 def _array(name: str, dtype: str, data: memoryview) -> Array:
     where = f"tensor {name!r}"
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[:_MAX_HEADER])  # a copy, so of no more than the header
     try:
         wanted = dtype_from_name(dtype)
         shape, fortran, found = _READ_HEADER[np.lib.format.read_magic(stream)](stream)

@@ -1,8 +1,8 @@
 """Mailboxes in a blob store: each address is a folder, each frame a blob in it, read and then deleted.
 
-It needs no server: a folder that the sites share will do. New frames are seen at once where the store has signals, and by
-a look once a second where it has none (NFS, SMB and synchronised folders). Keys sort by time of sending, so frames of
-one sender come in order. Rejected frames go to ``rejected/<address>/`` with a note that says why.
+It needs no server: a folder that the sites share will do. New frames are seen at once where the store has signals, and
+by a look once a second where it has none (NFS, SMB and synchronised folders). Keys sort by time of sending, so frames
+of one sender come in order. Rejected frames go to ``rejected/<address>/`` with a note that says why.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class MailboxEndpoint:
         store: Where the mailboxes are.
         address: The own address.
         limits: ``max_frame`` is the largest frame that is received.
+        durable: Whether the store outlives the processes.
     """
 
-    guarantees: Final = Guarantees(ordered=True, durable=True, max_frame=None)
-
-    def __init__(self, store: BlobStore, address: str, limits: Limits) -> None:
-        self.address = check_address(address)
+    def __init__(self, store: BlobStore, address: str, limits: Limits, *, durable: bool) -> None:
+        self.address: Final = check_address(address)
+        self.guarantees: Final = Guarantees(ordered=True, durable=durable, max_frame=limits.max_frame)
         self._store = store
         self._limits = limits
         self._watch = store.watch(self._folder(address))
@@ -116,33 +116,38 @@ class MailboxEndpoint:
 
 
 class _MailboxDelivery:
-    __slots__ = ("_endpoint", "_key", "data")
+    __slots__ = ("_data", "_endpoint", "_key")
 
     def __init__(self, endpoint: MailboxEndpoint, key: str, data: memoryview) -> None:
         self._endpoint = endpoint
         self._key = key
-        self.data = data
+        self._data = data
+
+    @property
+    def data(self) -> memoryview:
+        return self._data
 
     def ack(self) -> None:
         self._endpoint.settle(self._key)
 
     def reject(self, reason: str) -> None:
-        self._endpoint.set_aside(self._key, self.data, reason)
+        self._endpoint.set_aside(self._key, self._data, reason)
 
     def defer(self) -> bool:
-        return self._endpoint.postpone(self._key, self.data.nbytes)
+        return self._endpoint.postpone(self._key, self._data.nbytes)
 
 
 _MEMORY: Final[dict[str, MemoryBlobStore]] = {}
 
 
 def _open_file(url: str, address: str, limits: Limits) -> MailboxEndpoint:
-    return MailboxEndpoint(FileBlobStore(path_of(url)), address, limits)
+    return MailboxEndpoint(FileBlobStore(path_of(url)), address, limits, durable=True)
 
 
 def _open_memory(url: str, address: str, limits: Limits) -> MailboxEndpoint:
     """Peers of one process that name the same ``memory://name`` share a store."""
-    return MailboxEndpoint(_MEMORY.setdefault(urlsplit(url).netloc, MemoryBlobStore()), address, limits)
+    store = _MEMORY.setdefault(urlsplit(url).netloc, MemoryBlobStore())
+    return MailboxEndpoint(store, address, limits, durable=False)
 
 
 TRANSPORTS.register("file", _open_file)

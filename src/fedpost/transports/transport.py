@@ -1,7 +1,7 @@
 """The transport contract: whole frames between addresses, nothing known of what is in them.
 
 Rules: a transport may deliver a frame twice, never a part of one; a frame stays with the transport until its delivery
-is acknowledged, so a receiver that dies gets it again; what each transport promises beyond that is in :class:`Guarantees`.
+is acknowledged, so a receiver that dies gets it again; what each promises beyond that is in :class:`Guarantees`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Guarantees:
 class Delivery(Protocol):
     """One frame that arrived. Exactly one of its methods is called once the frame was dealt with."""
 
-    data: memoryview
-    """The frame's bytes, unchecked. They stay valid after the acknowledgement."""
+    @property
+    def data(self) -> memoryview:
+        """The frame's bytes, unchecked. They stay valid after the acknowledgement."""
 
     def ack(self) -> None:
         """The frame took effect; the transport may forget it."""
@@ -69,8 +70,13 @@ class Delivery(Protocol):
 class Endpoint(Protocol):
     """One peer's end of a transport. It is used by one thread."""
 
-    address: str
-    guarantees: Guarantees
+    @property
+    def address(self) -> str:
+        """The own address."""
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the transport promises."""
 
     def send(self, address: str, frame: Frame) -> int:
         """Hand a frame over; return its size in bytes. When it returns, the frame will arrive if the medium lives.

@@ -1,4 +1,7 @@
-"""Federated averaging (McMahan et al., 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data")."""
+"""Federated averaging.
+
+McMahan et al., 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data".
+"""
 
 from __future__ import annotations
 

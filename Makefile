@@ -1,0 +1,59 @@
+# Every target sets up what it needs in .venv, pinned by constraints.txt; the second call finds it there.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help demo fashion test check format bench docs clean
+
+help:  ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+
+demo: $(VENV)/.examples  ## Eight processes learn to read digits together, over a folder
+	$(BIN)/fedpost run examples/digits/run.yaml
+
+fashion: $(VENV)/.examples $(VENV)/.torch $(VENV)/.dataset  ## 100 sites learn Fashion-MNIST with PyTorch, 10 in each of 100 rounds
+	$(BIN)/fedpost run examples/fashion_mnist/run.yaml
+
+test: $(VENV)/.test $(VENV)/.torch $(VENV)/.browser  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(VENV)/.test $(VENV)/.check  ## Format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.check  ## Put the code into shape
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench $(VENV)/.torch  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: $(VENV)/.docs  ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'fedpost needs Python 3.11 or newer: make PYTHON=python3.12 …'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp an extra of pyproject.toml.
+$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+# Two things that only Debian packages bring; without them the tests that need them are skipped, with the reason.
+$(VENV)/.browser: | $(BIN)/python
+	@./tools/debian-packages chromium chromium-driver
+	@touch $@
+
+$(VENV)/.dataset: | $(BIN)/python
+	@./tools/debian-packages dataset-fashion-mnist
+	@touch $@
