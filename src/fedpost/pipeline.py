@@ -1,7 +1,7 @@
 """The way of tensors onto the wire: update codec | format | compression, in that order, as one value.
 
-Rules: a pipeline is written ``"cast(bfloat16) | fedwt | zstd(3)"``; the frame carries that text, so a receiver decodes by
-it alone; names in it are looked up in registries, never imported. The checksum is a property of the frame, not a stage.
+Rules: a pipeline is written ``"cast(bfloat16) | fedwt | zstd(3)"``; the frame carries that text, so a receiver decodes
+by it alone; names in it are looked up in registries, never imported. The checksum belongs to the frame, it is no stage.
 """
 
 from __future__ import annotations

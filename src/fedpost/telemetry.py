@@ -1,8 +1,8 @@
 """What happened, how long it took and how many bytes it was: records, and the sinks that take them.
 
 Rules: nothing is recorded unless a sink was given; records are typed and go to JSON Lines without loss; a
-:class:`Telemetry` is passed as an argument, never found in a global. Byte counts in :class:`Transfer` are the ledger: its
-sum over a message is that message's size on the wire.
+:class:`Telemetry` is passed as an argument, never found in a global. Byte counts in :class:`Transfer` are the ledger:
+its sum over a message is that message's size on the wire.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``cast(dtype)``: floating-point tensors in a narrower type.
 
-Law: each value is rounded to nearest, ties to even, as IEEE 754 says; decoding widens it again, which is exact. The
-relative error is at most 2⁻⁹ for ``bfloat16`` and 2⁻¹¹ for ``float16`` in its normal range. Integers, booleans and floats
-that are not wider stay as they are.
+Law: each value is rounded to nearest, ties to even, as IEEE 754 says; decoding widens it again, which is exact.
+The relative error is at most 2⁻⁸ for ``bfloat16`` and 2⁻¹¹ for ``float16`` in its normal range. Integers, booleans and
+floats that are not wider stay as they are.
 """
 
 from __future__ import annotations

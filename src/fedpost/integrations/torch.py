@@ -30,6 +30,7 @@ _AS_BITS: Final[dict[Any, tuple[Any, np.dtype[Any]]]] = {
         ("float8_e4m3fnuz", torch.uint8),
         ("float8_e5m2", torch.uint8),
         ("float8_e5m2fnuz", torch.uint8),
+        ("float8_e8m0fnu", torch.uint8),
     )
     if hasattr(torch, name)
 }
@@ -42,7 +43,8 @@ def get_state(model: torch.nn.Module) -> dict[str, Array]:
     Tensors on the CPU share their memory with the arrays: copy those that must outlive the next training step.
 
     Raises:
-        EncodeError: An entry is not a tensor, or is sparse or quantized.
+        EncodeError: An entry is not a tensor, is sparse or quantized, has no values yet (lazy modules, the meta
+            device), or has an element type that NumPy has not.
     """
     return {name: _to_array(name, value) for name, value in model.state_dict().items()}
 
@@ -56,6 +58,7 @@ def set_state(model: torch.nn.Module, arrays: Mapping[str, Array] | Sequence[Arr
 
     Raises:
         RefusedResultError: A name is missing or extra, or a dtype or shape differs; then nothing was changed.
+        EncodeError: The model has an entry that :func:`get_state` refuses; then nothing was changed either.
     """
     state = model.state_dict()
     if not isinstance(arrays, Mapping):
@@ -65,27 +68,40 @@ def set_state(model: torch.nn.Module, arrays: Mapping[str, Array] | Sequence[Arr
     if arrays.keys() != state.keys():
         odd = sorted(arrays.keys() ^ state.keys())
         raise RefusedResultError("it is in the model or among the arrays, not in both", where=f"tensor {odd[0]!r}")
-    tensors = {}
     for name, target in state.items():
-        tensor = _to_tensor(arrays[name])
-        if (tensor.dtype, tensor.shape) != (target.dtype, target.shape):
+        array, dtype = arrays[name], _element_type(name, target)
+        if (array.dtype, array.shape) != (dtype, tuple(target.shape)):
             raise RefusedResultError(
-                f"it is {tensor.dtype}{list(tensor.shape)}, the model has {target.dtype}{list(target.shape)}",
+                f"it is {array.dtype}{list(array.shape)}, the model has {dtype}{list(target.shape)}",
                 where=f"tensor {name!r}",
             )
-        tensors[name] = tensor
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            state[name].copy_(tensor)
+        for name, target in state.items():
+            target.copy_(_to_tensor(arrays[name]))
 
 
-def _to_array(name: str, value: object) -> Array:
+def _element_type(name: str, value: object) -> np.dtype[Any]:
+    """The NumPy type of what a ``state_dict`` holds, once it is sure that it has one."""
+    where = f"state_dict entry {name!r}"
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_quantized:
-        raise EncodeError(f"{type(value).__name__} is not a dense tensor", where=f"state_dict entry {name!r}")
-    tensor = value.detach().cpu()
+        raise EncodeError(f"{type(value).__name__} is not a dense tensor", where=where)
+    if value.is_meta or torch.nn.parameter.is_lazy(value):
+        raise EncodeError("it has no values yet", where=where, hint="Initialize the model first.")
+    if value.dtype in _AS_BITS:
+        return _AS_BITS[value.dtype][1]
+    try:
+        plain: np.dtype[Any] = torch.empty(0, dtype=value.dtype).numpy().dtype
+    except TypeError as error:
+        raise EncodeError(f"NumPy has no {value.dtype}", where=where) from error
+    return plain
+
+
+def _to_array(name: str, value: torch.Tensor) -> Array:
+    dtype = _element_type(name, value)
+    # NumPy cannot defer a conjugate or a sign as PyTorch does; without one these are no copies.
+    tensor = value.detach().cpu().resolve_conj().resolve_neg()
     if tensor.dtype in _AS_BITS:
-        bits, dtype = _AS_BITS[tensor.dtype]
-        array: Array = tensor.view(bits).numpy().view(dtype)
+        array: Array = tensor.view(_AS_BITS[tensor.dtype][0]).numpy().view(dtype)
         return array
     plain: Array = tensor.numpy()
     return plain

@@ -1,0 +1,190 @@
+"""The contract of an update codec; see :class:`fedpost.codecs.Codec`."""
+
+# ruff: noqa: S101, PLR2004 - asserting is what a suite is for, and its numbers are examples
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import ml_dtypes
+import msgspec
+import numpy as np
+import pytest
+
+from fedpost.codecs import Codec, parse_codec
+from fedpost.errors import DecodeError, EncodeError
+from fedpost.frame import DEFAULT_LIMITS, Frame
+from fedpost.pipeline import Pipeline
+from fedpost.tensors import Array, Fedwt, TensorSource
+from fedpost.testing.samples import assert_same_tensors, damaged, memory_layouts, random_array
+
+__all__ = ["CodecContract"]
+
+
+class CodecContract:
+    """Override the fixture :meth:`codec`, and :meth:`check_law` where the two bounds do not say what the codec promises.
+
+    Attributes:
+        relative_error: Largest error of a value as a share of that value; 0 for a codec that loses nothing.
+        scaled_error: Largest error of a value as a share of the tensor's largest value, as quantizers have it.
+    """
+
+    relative_error: ClassVar[float] = 0.0
+    scaled_error: ClassVar[float] = 0.0
+
+    @pytest.fixture
+    def codec(self) -> Codec:
+        """The codec under test."""
+        raise NotImplementedError
+
+    def check_law(self, sent: Array, received: Array) -> None:
+        """Check one tensor's values: floats within the bounds, everything else to the bit."""
+        if not (self.relative_error or self.scaled_error) or not _is_float(sent.dtype):
+            assert received.tobytes() == sent.tobytes()
+            return
+        wide, back = sent.astype(np.float64), received.astype(np.float64)
+        largest = np.max(np.abs(wide), initial=0)
+        assert np.all(np.abs(back - wide) <= self.relative_error * np.abs(wide) + self.scaled_error * largest)
+
+    # ── what goes in comes out ───────────────────────────────────────────────────────────────────────────────────────
+
+    def test_values_follow_the_law(self, codec: Codec) -> None:
+        """Values come back as the codec promises, whatever the shape and the layout in memory."""
+        sent = _update()
+        for name, received in _sent(codec, sent).arrays().items():
+            self.check_law(sent[name], received)
+
+    def test_tensors_come_back_in_kind(self, codec: Codec) -> None:
+        """Names, their order, element types and shapes come back exactly, in the specs and in the arrays."""
+        sent = _update()
+        source = _sent(codec, sent)
+        expected = [(name, array.dtype, array.shape) for name, array in sent.items()]
+        assert [(spec.name, spec.dtype, spec.shape) for spec in source.specs] == expected
+        assert [(name, array.dtype, array.shape) for name, array in source.arrays().items()] == expected
+
+    def test_encoding_keeps_the_names(self, codec: Codec) -> None:
+        """The tensors that are sent have the names of those that were given."""
+        sent = _update()
+        small, _ = codec.encode(sent)
+        assert list(small) == list(sent)
+
+    def test_a_range_is_a_slice(self, codec: Codec) -> None:
+        """A range that is read is the same range of the whole array, to the bit."""
+        sent = _update()
+        source = _sent(codec, sent)
+        for name, array in source.arrays().items():
+            size = array.size
+            for start, stop in {(0, size), (0, 0), (size, size), (size // 3, size // 2), (max(size - 1, 0), size)}:
+                part = array.reshape(-1)[start:stop]
+                assert_same_tensors({name: source.read(name, start, stop)}, {name: part})
+
+    def test_nothing_comes_back(self, codec: Codec) -> None:
+        """An update without tensors is an update."""
+        assert _sent(codec, {}).arrays() == {}
+
+    @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_what_is_not_finite_stays_so_or_is_refused(self, codec: Codec, value: float, dtype: type[Any]) -> None:
+        """A model that diverged must not look healthy: infinities and NaN come back, or the sender is told."""
+        sent = {"weights": np.array([1, value, 2], dtype)}
+        try:
+            received = _sent(codec, sent).arrays()["weights"]
+        except EncodeError:
+            return
+        np.testing.assert_array_equal(received, sent["weights"])
+
+    @pytest.mark.parametrize("value", [3e38, -3e38, 1e300])
+    def test_what_is_too_large_is_refused(self, codec: Codec, value: float) -> None:
+        """A finite value that the codec cannot carry is an error, never an infinity."""
+        sent = np.array([1, value, 2], np.float64)
+        try:
+            received = _sent(codec, {"weights": sent}).arrays()["weights"]
+        except EncodeError:
+            return
+        self.check_law(sent, received)
+
+    def test_what_is_encoded_is_left_alone(self, codec: Codec) -> None:
+        """Encoding changes neither the arrays nor whether they can be written to."""
+        sent = _update()
+        before = {name: (array.tobytes(), array.dtype, array.flags.writeable) for name, array in sent.items()}
+        _sent(codec, sent)
+        assert before == {name: (array.tobytes(), array.dtype, array.flags.writeable) for name, array in sent.items()}
+
+    # ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_notes_are_messagepack(self, codec: Codec) -> None:
+        """Notes survive the frame's header: a map with text for keys, of MessagePack's own types."""
+        _, notes = codec.encode(_update())
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any]) == notes
+
+    def test_missing_notes_are_refused(self, codec: Codec) -> None:
+        """What decoding needs to know is not guessed."""
+        small, notes = codec.encode(_update())
+        for missing in notes:
+            with pytest.raises(DecodeError):
+                codec.decode(_source(small), {name: note for name, note in notes.items() if name != missing}).arrays()
+
+    def test_damaged_notes_are_refused(self, codec: Codec) -> None:
+        """Notes that do not fit are a DecodeError. What is not refused has the tensors that were sent."""
+        sent = {name: array for name, array in _update().items() if array.size < 100}
+        small, notes = codec.encode(sent)
+        plain = msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any])
+        for name, note in plain.items():
+            for wrong in damaged(note):
+                try:
+                    received = codec.decode(_source(small), {**plain, name: wrong}).arrays()
+                except DecodeError:
+                    continue
+                assert [(name, array.shape) for name, array in received.items()] == [
+                    (name, array.shape) for name, array in sent.items()
+                ]
+
+    # ── what a codec is ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_its_text_names_it_in_full(self, codec: Codec) -> None:
+        """A receiver makes an equal codec of the text in the frame, by itself or within a pipeline."""
+        assert parse_codec(str(codec)) == codec
+        assert str(parse_codec(str(codec))) == str(codec)
+        assert Pipeline.parse(f"{codec} | fedwt | none").update == codec
+
+    def test_it_is_a_value(self, codec: Codec) -> None:
+        """Codecs are equal if they do the same, can be keys, and do not change."""
+        assert codec == parse_codec(str(codec))
+        assert hash(codec) == hash(parse_codec(str(codec)))
+        assert codec != object()
+        with pytest.raises(AttributeError):
+            codec.anything = 1  # type: ignore[attr-defined]
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
+
+
+def _update() -> dict[str, Array]:
+    """An update with values of very different size, within the normal range of every float."""
+    random = np.random.default_rng(4)
+
+    def floats(*shape: int) -> Array:
+        values: Array = random.choice([-1.0, 1.0], shape) * 10 ** random.uniform(-3, 3, shape)
+        return values
+
+    edges = np.array([0.0, -0.0, 1.0, 1 + 2**-8, 1 + 2**-9, 1 + 2**-11, 1 - 2**-12, 2 - 2**-20, 60_000.0, 2**-14])
+    return {
+        "weights": floats(60, 50).astype(np.float32),
+        "double": floats(60, 50),
+        "half": floats(11, 3).astype(np.float16),
+        "brain": floats(11, 3).astype(ml_dtypes.bfloat16),
+        "edges": edges,
+        "single edges": edges.astype(np.float32),
+        "big-endian": floats(9).astype(">f4"),
+        "scalar": np.float32(3.14159) * np.ones((), np.float32),
+        "empty": np.ones((0, 4), np.float32),
+        "zeros": np.zeros(70, np.float32),
+        "steps": np.arange(-20, 20),
+        "bytes": random_array(np.dtype(np.uint8), (33,)),
+        "mask": random_array(np.dtype(bool), (17,)),
+        **{
+            name: array[:0] + floats(*array.shape).astype(np.float32) if 0 in array.shape else _in_place(array, floats)
+            for name, array in memory_layouts().items()
+        },
+    }
