@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fedpost.errors import FedpostError, MissingExtraError
+from fedpost.errors import ConfigError, FedpostError, MissingExtraError
 
 try:
     import click
@@ -37,6 +37,7 @@ __all__ = ["main"]
 _USAGE_EXIT: Final = 2
 _INTERRUPTED_EXIT: Final = 130
 _END_GRACE: Final = 5.0
+_KILL_SECONDS: Final = 1.0
 
 _config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _set_option = click.option(
@@ -81,8 +82,7 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             commands[address] = (arguments, sites)
         folder = _run_folder(settings, run_id, config)
         with SiteProcesses(commands, folder / "logs") as processes:
-            _serve(settings, config, run_id, url, folder, as_json=as_json, lost=processes.lost)
-            processes.wait(_END_GRACE)
+            _serve(settings, config, run_id, url, folder, as_json=as_json, processes=processes)
 
 
 @main.command()
@@ -102,7 +102,7 @@ def server(config: Path, overrides: tuple[str, ...], transport: str | None, as_j
         settings = load_config(config, _overrides(overrides))
         run_id = new_run_id(settings.name)
         url = transport or transport_url(settings, config)
-        _serve(settings, config, run_id, url, _run_folder(settings, run_id, config), as_json=as_json, lost=dict)
+        _serve(settings, config, run_id, url, _run_folder(settings, run_id, config), as_json=as_json)
 
 
 @main.command()
@@ -234,10 +234,12 @@ def _serve(
     folder: Path,
     *,
     as_json: bool,
-    lost: Callable[[], Mapping[str, str]],
+    processes: SiteProcesses | None = None,
 ) -> None:
-    from fedpost.report import write_report  # noqa: PLC0415 - matplotlib is slow to load
+    # matplotlib is slow to load: now, while the sites start, and not when somebody waits for the end after Ctrl-C.
+    from fedpost.report import plots  # noqa: F401, PLC0415
     from fedpost.report.live import LiveView  # noqa: PLC0415
+    from fedpost.report.page import write_report  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
@@ -267,11 +269,15 @@ def _serve(
                 attempts=settings.attempts,
             )
             telemetry.event("run_started", _facts(settings, run_id, url))
-            result = Server(endpoint, strategy, server_settings, telemetry, lost=lost).run()
+            result = Server(
+                endpoint, strategy, server_settings, telemetry, lost=processes.lost if processes else dict
+            ).run()
             interrupted = result.status == "interrupted"
         if as_json:
             click.echo(_result_json(result, folder))
     finally:
+        if processes is not None:
+            processes.release(_END_GRACE if sys.exc_info()[0] is None and not interrupted else 0)
         write_report(ledger, folder / "report.html")
         if view is not None:
             console.print(view.final_table(view.summary()))
@@ -337,7 +343,7 @@ def _errors() -> Iterator[None]:
         yield
     except FedpostError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(_USAGE_EXIT if isinstance(error, ValueError) else 1)
+        sys.exit(_USAGE_EXIT if isinstance(error, ConfigError) else 1)
     except OSError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
@@ -353,4 +359,7 @@ def _interrupt_at_end_of_input() -> None:
     """End this process as Ctrl-C would when the parent's end of the pipe closes, however the parent ended."""
     while os.read(0, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    # Not SIGINT, which stays ignored in a process that was started in the background of a script.
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(_KILL_SECONDS)
+    os._exit(_INTERRUPTED_EXIT)  # the user's code has swallowed the interruption

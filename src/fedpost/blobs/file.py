@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -109,7 +109,7 @@ class FileBlobStore:
             self._make(path)
             return _FolderWatch(path)
 
-    def _put(self, path: Path, buffers: list[memoryview]) -> int:
+    def _put(self, path: Path, buffers: Sequence[memoryview]) -> int:
         self._make(self._temporary)
         self._make(path.parent)
         return replace_file(path, buffers, temporary=self._temporary)

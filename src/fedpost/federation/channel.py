@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fedpost.errors import RemoteError, TruncatedError
+from fedpost.errors import ProtocolError, RemoteError, TransportError, TruncatedError
 from fedpost.frame import Frame, Limits
-from fedpost.protocol import Body, Envelope, Message, address_message, decode_message
+from fedpost.protocol import Message, decode_message
 from fedpost.telemetry import Telemetry
 from fedpost.transports import Delivery, Endpoint
 
@@ -51,13 +51,23 @@ class Channel:
         self._limits = limits
         self._seen: dict[str, None] = {}
 
-    def send(self, address: str, envelope: Envelope, body: Body, tensors: Frame | None = None) -> int:
+    def send(self, address: str, message: Frame) -> int:
         """Send a message; return its size in bytes.
 
         Raises:
             TransportError: The medium failed.
         """
-        return self.endpoint.send(address, address_message(envelope, body, tensors))
+        return self.endpoint.send(address, message)
+
+    def settle(self, delivery: Delivery, refusal: RemoteError | None = None) -> None:
+        """Acknowledge a delivery, or set it aside with the reason; a medium that cannot do that is recorded."""
+        try:
+            if refusal is None:
+                delivery.ack()
+            else:
+                delivery.reject(str(refusal))
+        except TransportError as error:
+            self._telemetry.event("message_refused", {"reason": f"it cannot be put away: {error}"})
 
     def receive(self, timeout: float) -> Received | None:
         """The next message that can be read and was not seen before, or None after ``timeout`` seconds.
@@ -85,24 +95,26 @@ class Channel:
         except RemoteError as error:
             if not (isinstance(error, TruncatedError) and delivery.defer()):
                 self._refused(error)
-                delivery.reject(str(error))
+                self.settle(delivery, error)
             return None
         envelope = message.envelope
         if envelope.recipient not in self._recipients:
-            self._refused(RemoteError(f"a message for {envelope.recipient} is not for us"), envelope.sender)
-            delivery.reject("not addressed to this peer")
+            stray = ProtocolError(f"a message of {envelope.sender} for {envelope.recipient} is not for this peer")
+            self._refused(stray)
+            self.settle(delivery, stray)
             return None
         if envelope.id in self._seen:
-            delivery.ack()
+            self.settle(delivery)
             return None
         self._seen[envelope.id] = None
         if len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]
         if envelope.expires is not None and envelope.expires < time.time():
-            self._refused(RemoteError(f"a {envelope.type} message had expired"), envelope.sender)
-            delivery.ack()
+            self._refused(ProtocolError(f"a {envelope.type} of {envelope.sender} had expired"))
+            self.settle(delivery)
             return None
         return message
 
-    def _refused(self, error: RemoteError, sender: str | None = None) -> None:
-        self._telemetry.labelled(site=sender).event("message_refused", {"reason": str(error)})
+    def _refused(self, error: RemoteError) -> None:
+        # Without labels: what the sender says of itself is not known to be true.
+        self._telemetry.event("message_refused", {"reason": str(error)})

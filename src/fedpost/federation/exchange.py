@@ -45,6 +45,7 @@ from fedpost.protocol import (
     StatusUpdate,
     TrainingCommand,
     WeightUpdate,
+    address_message,
     agree,
     type_of,
 )
@@ -57,6 +58,8 @@ __all__ = ["Asked", "Exchange"]
 _WATCH_SECONDS: Final = 1.0
 _LIFETIME: Final = 10.0
 """A command expires after this many round timeouts: generous, since the clocks of sites differ."""
+
+_SITE_STAGES: Final = frozenset({"decode", "train", "encode", "evaluate"})
 
 Sizes = Mapping[str, tuple[int, int]]
 """Raw and stored bytes of each tensor of a message."""
@@ -86,7 +89,7 @@ class Exchange:
     Args:
         endpoint: The transport's end, with the address ``server``.
         run: The run's id.
-        sites: The names of the sites that may take part.
+        sites: The names of the sites that may take part; None for any.
         pipelines: For each payload how tensors shall be encoded.
         spool: Where results wait.
         timeout: Seconds that a site has to answer.
@@ -100,7 +103,7 @@ class Exchange:
         endpoint: Endpoint,
         *,
         run: str,
-        sites: frozenset[str],
+        sites: frozenset[str] | None,
         pipelines: Mapping[str, Pipeline],
         spool: Spool,
         timeout: float,
@@ -145,8 +148,8 @@ class Exchange:
         """
         deadline = time.monotonic() + timeout
         while (there := sum(peer.available for peer in self._peers.values())) < count:
-            left = len(self._sites) - len(self._dead)
-            if left < count or time.monotonic() >= deadline:
+            hopeless = self._sites is not None and len(self._sites) - len(self._dead) < count
+            if hopeless or time.monotonic() >= deadline:
                 dead = "".join(f"; {site}: {reason}" for site, reason in sorted(self._dead.items()))
                 raise RunError(
                     f"{there} sites are there, {count} are needed{dead}",
@@ -186,14 +189,21 @@ class Exchange:
             else:
                 command = EvaluationCommand(config=config)
             parameters = None if initialize else ins.parameters
-            self.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
+            try:
+                self.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
+            except TransportError as error:
+                self._unreachable(client.cid, error)
         with self._telemetry.labelled(round=number).span("wait"):
             while self._round.state(time.monotonic()) is RoundState.OPEN:
                 self._pump(deadline)
-        for site in sorted(self._round.waiting):
+        late = self._round.waiting if time.monotonic() >= deadline else ()
+        for site in sorted(late):
             # Whatever it is doing, it will say so when it is done; until then it is not asked for anything else.
             self._lose(site, ProtocolError(f"no answer within {self._timeout:g} s"))
-            self.send(self._peers[site], HealthCheck())
+            try:
+                self.send(self._peers[site], HealthCheck())
+            except TransportError as error:
+                self._unreachable(site, error)
         finished, self._round = self._round, None
         self._encoded.clear()
         return Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
@@ -221,7 +231,7 @@ class Exchange:
         )
         peer.session = peer.session.step(kind)
         with telemetry.span("send"):
-            nbytes = self._channel.send(peer.address, envelope, body, frame)
+            nbytes = self._channel.send(peer.address, address_message(envelope, body, frame))
         _record(telemetry, "down", kind, sizes, nbytes)
 
     def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
@@ -234,7 +244,7 @@ class Exchange:
                     self.send(peer, farewell, parameters)
                 self.send(peer, end)
             except TransportError as error:
-                self._telemetry.labelled(site=peer.name).event("site_lost", {"reason": str(error)})
+                self._unreachable(peer.name, error)
 
     def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
         """Encode once for all the sites that get the same parameters in the same way."""
@@ -266,15 +276,27 @@ class Exchange:
 
     def _dispatch(self, received: Received) -> None:
         envelope = received.message.envelope
-        telemetry = self._telemetry.labelled(round=envelope.round or None, site=envelope.sender)
+        current = self._round.number if self._round else None
+        known = envelope.sender in (self._peers if self._sites is None else self._sites)
+        refusal: RemoteError | None = None
         try:
             self._handler(envelope)(received.message)
         except RemoteError as error:
+            refusal = error
+        except TransportError as error:  # the answer to what this site sent cannot be delivered
+            refusal = ProtocolError(f"no answer can be sent to it: {error}")
+        # Labelled with what is known to be true: a forged round or sender gets no row of its own.
+        telemetry = self._telemetry.labelled(
+            round=current if envelope.round == current else None, site=envelope.sender if known else None
+        )
+        counts = refusal is None and envelope.type is MessageType.WEIGHT_UPDATE
+        sizes = tensor_sizes(received.message.frame, limits=self._limits) if counts else {}
+        _record(telemetry, "up", envelope.type, sizes, received.message.frame.nbytes)
+        if refusal is not None:
             result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
-            telemetry.event("result_refused" if result else "message_refused", {"reason": str(error)})
-            received.delivery.reject(str(error))
-        else:
-            received.delivery.ack()
+            who = "" if known else f"{envelope.sender}: "
+            telemetry.event("result_refused" if result else "message_refused", {"reason": f"{who}{refusal}"})
+        self._channel.settle(received.delivery, refusal)
 
     def _handler(self, envelope: Envelope) -> Callable[[Message], None]:
         handler = self._handlers.get(envelope.type)
@@ -294,7 +316,7 @@ class Exchange:
             raise ProtocolError("not a registration")
         if SERVER in (name, body.address):
             raise ProtocolError(f"{SERVER!r} is the server's own name")
-        if name not in self._sites:
+        if self._sites is not None and name not in self._sites:
             raise ProtocolError("no such site takes part in this run", hint="List it under sites.")
         known = self._peers.get(name)
         if known is not None and known.session_id == body.session:
@@ -319,10 +341,10 @@ class Exchange:
         try:
             if not isinstance(body, WeightUpdate):
                 raise ProtocolError("not a weight update")
-            agreed = peer.agreement.pipelines["FitRes"] if peer.agreement else None
-            sent = message.frame.section("pipeline", str, limit=4096)
+            agreed = (peer.agreement.pipelines["FitRes"], peer.agreement.checksum) if peer.agreement else None
+            sent = (message.frame.section("pipeline", str, limit=4096), message.frame.checksum)
             if sent != agreed:
-                raise ProtocolError(f"encoded as {sent!r}, agreed was {agreed!r}")
+                raise ProtocolError(f"encoded as {sent}, agreed was {agreed}")
             with telemetry.span("verify"):
                 source = message.tensors(limits=self._limits)
                 check_result(source, self._expected_specs or source.specs)
@@ -331,7 +353,7 @@ class Exchange:
         except RemoteError as error:
             self._drop(peer.name, error)
             raise
-        values = {"examples": body.num_examples, **body.metrics}
+        values = {**body.metrics, "examples": body.num_examples}
         self._accept(message, FitRes(parameters, body.num_examples, body.metrics), body.seconds, values)
 
     def _on_evaluation_result(self, message: Message) -> None:
@@ -341,7 +363,7 @@ class Exchange:
             error = RefusedResultError("the loss is not a finite number")
             self._drop(peer.name, error)
             raise error
-        values = {"examples": body.num_examples, "loss": body.loss, **body.metrics}
+        values = {**body.metrics, "examples": body.num_examples, "loss": body.loss}
         self._accept(message, EvaluateRes(body.loss, body.num_examples, body.metrics), body.seconds, values)
 
     def _on_error_report(self, message: Message) -> None:
@@ -386,11 +408,14 @@ class Exchange:
             self._round = self._round.accept(site)
         self._answers[site] = answer
         telemetry = self._telemetry.labelled(round=message.envelope.round, site=site)
-        sizes = tensor_sizes(message.frame, limits=self._limits) if isinstance(answer, FitRes) else {}
-        _record(telemetry, "up", message.envelope.type, sizes, message.frame.nbytes)
-        for stage, spent in seconds.items():
-            telemetry.spent(stage[:64], spent)
+        for stage in _SITE_STAGES & seconds.keys():
+            if math.isfinite(seconds[stage]) and seconds[stage] >= 0:
+                telemetry.spent(stage, seconds[stage])
         telemetry.event("result_accepted", {k: v for k, v in values.items() if not isinstance(v, bytes)})
+
+    def _unreachable(self, site: str, error: TransportError) -> None:
+        self._lose(site, ProtocolError(f"its mailbox cannot be written: {error}"))
+        self._peers[site].session = self._peers[site].session.left()
 
     def _lose(self, site: str, reason: RemoteError) -> None:
         self._telemetry.labelled(site=site).event("site_lost", {"reason": reason.what})

@@ -7,14 +7,15 @@ code becomes an error report and the process goes on; what is not agreed with th
 from __future__ import annotations
 
 import logging
+import operator
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, TypeVar
+from typing import Final, SupportsIndex, TypeVar
 
-from fedpost.errors import ProtocolError, RemoteError, RunError
+from fedpost.errors import EncodeError, ProtocolError, RemoteError, RunError
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.client import AnyClient, Client, as_client
 from fedpost.federation.types import EvaluateIns, FitIns, Metrics, Parameters, plain_metrics
@@ -38,6 +39,7 @@ from fedpost.protocol import (
     StatusUpdate,
     TrainingCommand,
     WeightUpdate,
+    address_message,
     own_offer,
     type_of,
 )
@@ -174,9 +176,9 @@ class SiteHost:
                 _log.info("%s: dropped a %s of run %s", site.name, message.envelope.type, message.envelope.run)
         except RemoteError as error:
             _log.warning("%s: refused a message: %s", site.name, error)
-            received.delivery.reject(str(error))
+            self._channel.settle(received.delivery, error)
         else:
-            received.delivery.ack()
+            self._channel.settle(received.delivery)
 
     # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -213,7 +215,7 @@ class SiteHost:
         frame = agreement.pipeline("FitRes").encode(parameters.arrays())
         watch.lap("encode")
         return WeightUpdate(
-            num_examples=examples, metrics=plain_metrics(metrics, "metric"), seconds=watch.seconds
+            num_examples=_count(examples), metrics=plain_metrics(metrics, "metric"), seconds=watch.seconds
         ), frame
 
     def _on_evaluate(self, site: _Site, message: Message) -> None:
@@ -226,7 +228,7 @@ class SiteHost:
             watch.lap("evaluate")
             metrics = plain_metrics(res.metrics, "metric")
             body = EvaluationResult(
-                loss=res.loss, num_examples=res.num_examples, metrics=metrics, seconds=watch.seconds
+                loss=float(res.loss), num_examples=_count(res.num_examples), metrics=metrics, seconds=watch.seconds
             )
             return body, None
 
@@ -235,13 +237,16 @@ class SiteHost:
     def _work(self, site: _Site, message: Message, work: Callable[[_Stopwatch], tuple[Body, Frame | None]]) -> None:
         """Do what a command says and answer it, with an error report if it fails."""
         site.session = site.session.step(message.envelope.type)
-        answer: tuple[Body, Frame | None]
         try:
-            answer = work(_Stopwatch())
-        except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the site's answer, not the process's end
+            body, tensors = work(_Stopwatch())
+            answer = self._message(site, body, tensors, answering=message.envelope)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the site's answer
             _log.exception("%s: %s failed", site.name, message.envelope.type)
-            answer = ErrorReport(reason=f"{type(error).__name__}: {error}"[:4096]), None
-        self._send(site, *answer, answering=message.envelope)
+            text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
+            body = ErrorReport(reason=text[:4096])
+            answer = self._message(site, body, answering=message.envelope)
+        site.session = site.session.step(type_of(body))
+        self._channel.send(SERVER, answer)
 
     def _on_final_model(self, site: _Site, message: Message) -> None:
         _body(message, AggregationResult)
@@ -263,14 +268,17 @@ class SiteHost:
             if site.session.state not in (SessionState.NEW, SessionState.ENDED):
                 self._send(site, StatusUpdate(state="leaving"))
 
-    def _send(
-        self, site: _Site, body: Body, tensors: Frame | None = None, *, answering: Envelope | None = None
-    ) -> None:
+    def _send(self, site: _Site, body: Body, *, answering: Envelope | None = None) -> None:
         kind = type_of(body)
         if kind is not MessageType.STATUS_UPDATE:
             site.session = site.session.step(kind)
+        self._channel.send(SERVER, self._message(site, body, answering=answering))
+
+    def _message(
+        self, site: _Site, body: Body, tensors: Frame | None = None, *, answering: Envelope | None = None
+    ) -> Frame:
         envelope = Envelope.new(
-            kind,
+            type_of(body),
             sender=site.name,
             recipient=SERVER,
             run=site.run,
@@ -278,7 +286,14 @@ class SiteHost:
             attempt=answering.attempt if answering else 0,
             answering=answering,
         )
-        self._channel.send(SERVER, envelope, body, tensors)
+        return address_message(envelope, body, tensors)
+
+
+def _count(examples: SupportsIndex) -> int:
+    count = operator.index(examples)
+    if count < 0:
+        raise EncodeError(f"the number of examples is {count}")
+    return count
 
 
 def _agreed(site: _Site) -> Agreement:

@@ -100,8 +100,14 @@ class SiteProcesses:
             raise RunError(f"every site's process has ended; the last lines of {last.log} are:\n{_tail(last.log)}")
         return lost
 
-    def wait(self, timeout: float) -> None:
-        """Give the processes time to end by themselves."""
+    def release(self, timeout: float) -> None:
+        """Give the processes time to end by themselves, then ask them to end; do not wait for that."""
+        self._wait(timeout)
+        for host in self._hosts:
+            if host.process.stdin is not None:
+                host.process.stdin.close()
+
+    def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for host in self._hosts:
             try:
@@ -111,10 +117,8 @@ class SiteProcesses:
 
     def stop(self, grace: float) -> None:
         """End them: close their input, wait ``grace`` seconds in all, then kill what is left."""
-        for host in self._hosts:
-            if host.process.stdin is not None:
-                host.process.stdin.close()
-        self.wait(grace)
+        self.release(0)
+        self._wait(grace)
         for host in self._hosts:
             if host.process.poll() is None:
                 host.process.kill()

@@ -38,10 +38,10 @@ class ServerSettings:
     Attributes:
         run: The run's id.
         name: What the run is called.
-        sites: The names of the sites that may take part.
         rounds: How many rounds.
         folder: Where the model and the spool go.
         pipelines: For each payload of :data:`fedpost.protocol.PAYLOADS` how tensors are encoded.
+        sites: The names of the sites that may take part; None for any.
         seed: Seeds the draws of sites.
         round_timeout: Seconds after which a round goes on without the sites that are missing.
         register_timeout: Seconds to wait for enough sites.
@@ -51,10 +51,10 @@ class ServerSettings:
 
     run: str
     name: str
-    sites: frozenset[str]
     rounds: int
     folder: Path
     pipelines: Mapping[str, Pipeline] = field(default_factory=lambda: dict.fromkeys(PAYLOADS, Pipeline()))
+    sites: frozenset[str] | None = None
     seed: int = 0
     round_timeout: float = 60.0
     register_timeout: float = 60.0

@@ -8,6 +8,7 @@ have no bytes of their own and are refused.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from typing import Any, Final
 
@@ -116,12 +117,12 @@ def _struct_from_name(name: str, nesting: int) -> np.dtype[Any]:
     try:
         spec = msgspec.json.decode(name.removeprefix("struct"), type=_Struct)
         names, types, offsets, shapes = zip(*spec.fields, strict=True) if spec.fields else ((), (), (), ())
-        formats = [
-            (dtype_from_name(kind, nesting=nesting + 1), tuple(shape))
-            if shape
-            else dtype_from_name(kind, nesting=nesting + 1)
-            for kind, shape in zip(types, shapes, strict=True)
-        ]
+        kinds = [dtype_from_name(kind, nesting=nesting + 1) for kind in types]
+        for kind, offset, shape in zip(kinds, offsets, shapes, strict=True):
+            # NumPy adds in 32 bits and would take a field behind the end of the element for one inside.
+            if not 0 <= offset <= spec.size - kind.itemsize * math.prod(shape):
+                raise DecodeError("a field of a structured element type is not inside the element")
+        formats = [(kind, tuple(shape)) if shape else kind for kind, shape in zip(kinds, shapes, strict=True)]
         described: Any = {"names": names, "formats": formats, "offsets": offsets, "itemsize": spec.size}
         dtype: np.dtype[Any] = np.dtype(described)
     except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:

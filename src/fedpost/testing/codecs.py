@@ -22,7 +22,7 @@ __all__ = ["CodecContract"]
 
 
 class CodecContract:
-    """Override the fixture :meth:`codec`, and :meth:`check_law` where the two bounds do not say what the codec promises.
+    """Override the fixture :meth:`codec`, and :meth:`check_law` where the two bounds do not say what is promised.
 
     Attributes:
         relative_error: Largest error of a value as a share of that value; 0 for a codec that loses nothing.
@@ -152,7 +152,7 @@ class CodecContract:
         assert codec == parse_codec(str(codec))
         assert hash(codec) == hash(parse_codec(str(codec)))
         assert codec != object()
-        with pytest.raises(AttributeError):
+        with pytest.raises((AttributeError, TypeError)):  # frozen dataclasses with slots raise either
             codec.anything = 1  # type: ignore[attr-defined]
 
 
@@ -183,8 +183,16 @@ def _update() -> dict[str, Array]:
         "steps": np.arange(-20, 20),
         "bytes": random_array(np.dtype(np.uint8), (33,)),
         "mask": random_array(np.dtype(bool), (17,)),
-        **{
-            name: array[:0] + floats(*array.shape).astype(np.float32) if 0 in array.shape else _in_place(array, floats)
-            for name, array in memory_layouts().items()
-        },
+        **memory_layouts(floats(70, 60).astype(np.float32)),
     }
+
+
+def _source(tensors: Mapping[str, Array]) -> TensorSource:
+    """Encoded tensors as a receiver gets them."""
+    encoded = Fedwt().encode(tensors)
+    return Fedwt().decode(Frame.decode(bytes(Frame.build(encoded.sections, encoded.segments))), DEFAULT_LIMITS)
+
+
+def _sent(codec: Codec, tensors: Mapping[str, Array]) -> TensorSource:
+    small, notes = codec.encode(tensors)
+    return codec.decode(_source(small), msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any]))

@@ -1,6 +1,6 @@
 """The contract of a byte compressor; see :class:`fedpost.compression.Compressor`."""
 
-# ruff: noqa: S101, PLR2004 - asserting is what a suite is for, and its numbers are examples
+# ruff: noqa: S101 - asserting is what a suite is for
 from __future__ import annotations
 
 import random

@@ -132,7 +132,7 @@ class FormatContract:
     def test_large_arrays_are_not_copied_into_a_frame(self, tensor_format: Format) -> None:
         """The segments of large arrays in C or Fortran order are their own memory, if the format says so."""
         for order in ("C", "F"):
-            array = np.zeros((256, 128), order=order)  # type: ignore[call-overload]
+            array = np.asarray(np.zeros((256, 128)), order=order)
             segments = tensor_format.encode({"weights": array}).segments
             own = any(np.may_share_memory(array, np.frombuffer(segment, np.uint8)) for segment in segments)
             assert own or not self.zero_copy_encode

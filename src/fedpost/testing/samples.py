@@ -22,7 +22,8 @@ _NUMBERS: Final = (
 )
 _ML_DTYPES: Final = (
     "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
-    "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "int2", "int4", "uint2", "uint4",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "int2", "int4", "uint2",
+    "uint4",
 )
 # fmt: on
 _BIG_ENDIAN: Final = (">i2", ">u4", ">i8", ">f2", ">f4", ">f8", ">c8", ">c16", ">U3", ">M8[us]")
@@ -41,6 +42,7 @@ DTYPES: Final[tuple[np.dtype[Any], ...]] = (
     *map(np.dtype, _SIZED),
     np.dtype(_STRUCTURED),
     np.dtype(_STRUCTURED, align=True),
+    np.dtype([("exponent", "i2"), ("scale", ml_dtypes.bfloat16)]),
 )
 """Element types of every kind that a frame can name."""
 
@@ -78,10 +80,14 @@ def random_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, seed: int = 0)
     return array.reshape(shape)
 
 
-def memory_layouts() -> dict[str, Array]:
-    """Arrays of one element type by the way in which they lie in memory."""
-    base = random_array(np.dtype(np.float32), (70, 60))
-    cube = random_array(np.dtype(np.float32), (13, 17, 11))
+def memory_layouts(base: Array | None = None) -> dict[str, Array]:
+    """Arrays of one element type by the way in which they lie in memory.
+
+    Args:
+        base: The values, 70 x 60 of them and of four bytes each; random ones without it.
+    """
+    base = random_array(np.dtype(np.float32), (70, 60)) if base is None else base
+    cube = base.reshape(-1)[: 13 * 17 * 11].reshape(13, 17, 11)
     padded = np.zeros(base.nbytes + 1, np.uint8)
     padded[1:] = base.reshape(-1).view(np.uint8)
     return {
@@ -95,10 +101,10 @@ def memory_layouts() -> dict[str, Array]:
         "small columns": base[:3, 5:9],
         "small Fortran": np.asfortranarray(base[:3, :4]),
         "broadcast": np.broadcast_to(base[0], (80, 60)),
-        "not aligned": padded[1:].view(np.float32).reshape(base.shape),
+        "not aligned": padded[1:].view(base.dtype).reshape(base.shape),
         "writable": base.copy(),
         "inside": base[10:60],
-        "Fortran, empty": np.empty((0, 5), np.float32, order="F"),
+        "Fortran, empty": np.empty((0, 5), base.dtype, order="F"),
         "subclass": base.view(np.recarray),
     }
 
@@ -118,7 +124,8 @@ def damaged(value: Any) -> Iterator[Any]:
     Args:
         value: What an encoder wrote, as plain lists, dictionaries and scalars.
     """
-    yield from (wrong for wrong in (None, True, -1, 2**62, 1.5, "", "x", b"", [], {}, [[]]) if wrong != value)
+    others: tuple[Any, ...] = (None, True, -1, 2**62, 1.5, "", "x", b"", [], {}, [[]])
+    yield from (wrong for wrong in others if wrong != value)
     match value:
         case bool():
             yield not value

@@ -22,6 +22,8 @@ __all__ = ["MailboxEndpoint"]
 SCAN_SECONDS: Final = 1.0
 """The longest time that a frame lies unseen where the store gives no signal."""
 
+_NOTE_NAME: Final = 190
+
 SETTLE_SECONDS: Final = 30.0
 """How long an unfinished frame may stay as it is before it is given up."""
 
@@ -36,7 +38,7 @@ class MailboxEndpoint:
         durable: Whether the store outlives the processes.
     """
 
-    def __init__(self, store: BlobStore, address: str, limits: Limits, *, durable: bool) -> None:
+    def __init__(self, store: BlobStore, address: str, limits: Limits, *, durable: bool = True) -> None:
         self.address: Final = check_address(address)
         self.guarantees: Final = Guarantees(ordered=True, durable=durable, max_frame=limits.max_frame)
         self._store = store
@@ -88,7 +90,8 @@ class MailboxEndpoint:
         name = key.rsplit("/", 1)[1]
         folder = f"rejected/{self.address}"
         self._store.put(f"{folder}/{name}", [data])
-        self._store.put(f"{folder}/{name}.txt", [memoryview(reason.encode(errors="replace"))])
+        # Shortened, since the mailbox may hold names as long as keys can be.
+        self._store.put(f"{folder}/{name[:_NOTE_NAME]}.txt", [memoryview(reason.encode(errors="replace"))])
         self.settle(key)
 
     def postpone(self, key: str, size: int) -> bool:
@@ -141,7 +144,7 @@ _MEMORY: Final[dict[str, MemoryBlobStore]] = {}
 
 
 def _open_file(url: str, address: str, limits: Limits) -> MailboxEndpoint:
-    return MailboxEndpoint(FileBlobStore(path_of(url)), address, limits, durable=True)
+    return MailboxEndpoint(FileBlobStore(path_of(url)), address, limits)
 
 
 def _open_memory(url: str, address: str, limits: Limits) -> MailboxEndpoint:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fedpost.errors import ConfigError, RegistryError, TransportError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
@@ -131,4 +131,4 @@ def path_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/"):
         raise ConfigError(f"{url!r} is not an absolute file URL", hint="Write file:///folder, with three slashes.")
-    return Path(parts.path)
+    return Path(unquote(parts.path))
