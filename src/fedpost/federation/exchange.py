@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, RunError, TransportError
 from fedpost.federation.aggregation import Spool, check_result
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.host import SERVER
+from fedpost.federation.outbox import Outbox, record_bytes
 from fedpost.federation.peers import Available, Peer
 from fedpost.federation.rounds import Round, RoundState
 from fedpost.federation.types import (
@@ -28,7 +29,7 @@ from fedpost.federation.types import (
     Parameters,
     plain_metrics,
 )
-from fedpost.frame import Frame, Limits
+from fedpost.frame import Limits
 from fedpost.pipeline import Pipeline, tensor_sizes
 from fedpost.protocol import (
     Body,
@@ -45,9 +46,7 @@ from fedpost.protocol import (
     StatusUpdate,
     TrainingCommand,
     WeightUpdate,
-    address_message,
     agree,
-    type_of,
 )
 from fedpost.telemetry import Telemetry
 from fedpost.tensors import TensorSpec
@@ -60,9 +59,6 @@ _LIFETIME: Final = 10.0
 """A command expires after this many round timeouts: generous, since the clocks of sites differ."""
 
 _SITE_STAGES: Final = frozenset({"decode", "train", "encode", "evaluate"})
-
-Sizes = Mapping[str, tuple[int, int]]
-"""Raw and stored bytes of each tensor of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +108,7 @@ class Exchange:
         lost: Callable[[], Mapping[str, str]],
     ) -> None:
         self._channel = Channel(endpoint, frozenset({SERVER}), telemetry, limits)
+        self._outbox = Outbox(self._channel, run, _LIFETIME * timeout, telemetry)
         self._run = run
         self._pipelines = pipelines
         self._spool = spool
@@ -125,7 +122,6 @@ class Exchange:
         self._round: Round | None = None
         self._expected_specs: tuple[TensorSpec, ...] = ()
         self._answers: dict[str, FitRes | EvaluateRes] = {}
-        self._encoded: dict[tuple[int, str], tuple[Parameters, Frame, Sizes]] = {}
         self._handlers: Final[dict[MessageType, Callable[[Message], None]]] = {
             MessageType.CLIENT_REGISTRATION: self._on_registration,
             MessageType.WEIGHT_UPDATE: self._on_weight_update,
@@ -190,7 +186,7 @@ class Exchange:
                 command = EvaluationCommand(config=config)
             parameters = None if initialize else ins.parameters
             try:
-                self.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
+                self._outbox.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
             except TransportError as error:
                 self._unreachable(client.cid, error)
         with self._telemetry.labelled(round=number).span("wait"):
@@ -201,38 +197,11 @@ class Exchange:
             # Whatever it is doing, it will say so when it is done; until then it is not asked for anything else.
             self._lose(site, ProtocolError(f"no answer within {self._timeout:g} s"))
             try:
-                self.send(self._peers[site], HealthCheck())
+                self._outbox.send(self._peers[site], HealthCheck())
             except TransportError as error:
                 self._unreachable(site, error)
         finished, self._round = self._round, None
-        self._encoded.clear()
         return Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
-
-    def send(
-        self, peer: Peer, body: Body, parameters: Parameters | None = None, *, number: int = 0, attempt: int = 0
-    ) -> None:
-        """Send a message to a site and record its bytes.
-
-        Raises:
-            ProtocolError: The session does not allow it now.
-            TransportError: The medium failed.
-        """
-        kind = type_of(body)
-        telemetry = self._telemetry.labelled(round=number, site=peer.name)
-        frame, sizes = (None, {}) if parameters is None else self._encode(peer, kind, parameters, number)
-        envelope = Envelope.new(
-            kind,
-            sender=SERVER,
-            recipient=peer.name,
-            run=self._run,
-            round=number,
-            attempt=attempt,
-            lifetime=_LIFETIME * self._timeout if number else None,
-        )
-        peer.session = peer.session.step(kind)
-        with telemetry.span("send"):
-            nbytes = self._channel.send(peer.address, address_message(envelope, body, frame))
-        _record(telemetry, "down", kind, sizes, nbytes)
 
     def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
         """Tell every site that the run is over, with the model where one asked for it; a broken medium is recorded."""
@@ -241,24 +210,10 @@ class Exchange:
                 continue
             try:
                 if peer.wants_model and peer.available and parameters.specs:
-                    self.send(peer, farewell, parameters)
-                self.send(peer, end)
+                    self._outbox.send(peer, farewell, parameters)
+                self._outbox.send(peer, end)
             except TransportError as error:
                 self._unreachable(peer.name, error)
-
-    def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
-        """Encode once for all the sites that get the same parameters in the same way."""
-        if peer.agreement is None:
-            raise ProtocolError(f"nothing was agreed with {peer.name}")
-        pipeline = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
-        key = (id(parameters), f"{pipeline} {pipeline.checksum}")
-        if key not in self._encoded:
-            with self._telemetry.labelled(round=number).span("encode"):
-                frame = pipeline.encode(parameters.arrays())
-            # The parameters are kept as well, so that their id stays theirs.
-            self._encoded[key] = (parameters, frame, tensor_sizes(frame))
-        _, frame, sizes = self._encoded[key]
-        return frame, sizes
 
     # ── taking in ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -291,7 +246,7 @@ class Exchange:
         )
         counts = refusal is None and envelope.type is MessageType.WEIGHT_UPDATE
         sizes = tensor_sizes(received.message.frame, limits=self._limits) if counts else {}
-        _record(telemetry, "up", envelope.type, sizes, received.message.frame.nbytes)
+        record_bytes(telemetry, "up", envelope.type, sizes, received.message.frame.nbytes)
         if refusal is not None:
             result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
             who = "" if known else f"{envelope.sender}: "
@@ -326,12 +281,12 @@ class Exchange:
         try:
             peer.agreement = agree(self._pipelines, body.offer)
         except ProtocolError as error:
-            self.send(peer, RegistrationReply(session=body.session, reason=error.what))
+            self._outbox.send(peer, RegistrationReply(session=body.session, reason=error.what))
             raise
         self._drop(name, ProtocolError("the site was started again"))
         self._peers[name] = peer
         self._dead.pop(name, None)
-        self.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
+        self._outbox.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
         self._telemetry.labelled(site=name).event("site_joined")
 
     def _on_weight_update(self, message: Message) -> None:
@@ -424,13 +379,3 @@ class Exchange:
     def _drop(self, site: str, reason: RemoteError) -> None:
         if self._round is not None:
             self._round = self._round.drop(site, reason)
-
-
-def _record(
-    telemetry: Telemetry, direction: Literal["down", "up"], kind: MessageType, sizes: Sizes, nbytes: int
-) -> None:
-    """Write a message into the byte ledger: tensor by tensor, then whatever is not a tensor."""
-    for name, (raw, stored) in sizes.items():
-        telemetry.transfer(direction, kind, name, raw=raw, stored=stored)
-    rest = nbytes - sum(stored for _, stored in sizes.values())
-    telemetry.transfer(direction, kind, None, raw=0, stored=rest)
