@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import blake3
-from measure import Case, Figure, Target, Tick, figures, measure, peak_memory, single
-from peers import DIGESTS, OURS, Arrays, buffers_of, make_arrays, peers
+from measure import Case, Figure, Target, Tick, figures, measure, single
+from peers import DIGESTS, MODEL, OURS, buffers_of, make_arrays, peers
 
 from fedpost.pipeline import Pipeline
 
@@ -45,10 +43,6 @@ class Context:
         return min(full, 3) if self.quick else full
 
 
-def _model() -> Arrays:
-    return make_arrays(25, (1000, 1000))
-
-
 def _digests(buffers: list[memoryview]) -> list[bytes]:
     return [blake3.blake3(buffer).digest() for buffer in buffers]
 
@@ -73,7 +67,7 @@ def _ratio(text: str, samples: list[Figure], one: str, other: str, bound: float,
 
 def encode(context: Context) -> Case:
     """100 MB of float32 in 25 tensors to buffers."""
-    arrays = _model()
+    arrays = make_arrays(*MODEL)
     raw = buffers_of(arrays)
     reused = memoryview(bytearray(sum(map(len, raw))))
     ours = Pipeline(checksum="none")
@@ -119,7 +113,7 @@ def encode(context: Context) -> Case:
 
 def decode(context: Context) -> Case:
     """The same model back to arrays."""
-    arrays = _model()
+    arrays = make_arrays(*MODEL)
     raw = buffers_of(arrays)
     received = {peer.name: (peer.decode, peer.arrive(peer.encode(arrays))) for peer in peers().values()}
     candidates: dict[str, Callable[[], object]] = {n: partial(act, data) for n, (act, data) in received.items()}
@@ -145,50 +139,11 @@ def decode(context: Context) -> Case:
     return Case(name="decode", title="Decode 100 MB in 25 tensors", note=note, figures=found, targets=targets)
 
 
-def _peak(operation: str, name: str) -> int:
-    """The growth of resident memory in this, a fresh, process."""
-    peer = peers()[name]
-    small = make_arrays(2, (16, 16))
-    peer.decode(peer.arrive(peer.encode(small)))  # what is imported late is imported now
-    arrays = _model()
-    if operation == "encode":
-        return peak_memory(partial(peer.encode, arrays))
-    data = peer.arrive(peer.encode(arrays))
-    return peak_memory(partial(peer.decode, data))
-
-
 def memory(context: Context) -> Case:
-    """Peak resident memory over the model, one fresh process a figure."""
-    names = [OURS, DIGESTS] if context.quick else list(peers())
-    model = sum(map(len, buffers_of(_model())))
-    runs = 1 if context.quick else 3
-    jobs = [(operation, name) for operation in ("encode", "decode") for name in names]
-    samples: dict[tuple[str, str], list[float]] = {job: [] for job in jobs}
-    spawn = multiprocessing.get_context("spawn")
-    for done in range(runs * len(jobs)):
-        job = jobs[done % len(jobs)]
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            samples[job].append(pool.submit(_peak, *job).result())
-        context.tick(done + 1, runs * len(jobs))
-    found: list[Figure] = []
-    targets = []
-    for operation in ("encode", "decode"):
-        rows = figures(operation, {name: samples[operation, name] for name in names}, ours=DIGESTS, unit="B")
-        found += rows
-        targets += [
-            Target(
-                text=f"{operation}, {row.name}: peak memory over the model under 5 % of it",
-                value=row.median / model,
-                bound=0.05,
-            )
-            for row in rows
-            if row.name in {OURS, DIGESTS}
-        ]
-    note = (
-        "Growth of the resident set from just before the call to its highest point, in a fresh process, with the model "
-        "(or the bytes received) already there. The model is 100 MB. Ratios to a few pages mean little."
-    )
-    return Case(name="memory", title="Peak memory beyond the model", note=note, figures=found, targets=targets)
+    """Peak resident memory over the model."""
+    from memory import run
+
+    return run(1 if context.quick else 3, context.tick, everybody=not context.quick)
 
 
 def names(context: Context) -> Case:

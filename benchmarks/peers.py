@@ -20,11 +20,14 @@ import numpy.typing as npt
 from fedpost.frame import Frame
 from fedpost.pipeline import Pipeline, decode_tensors
 
-__all__ = ["DIGESTS", "OURS", "Arrays", "Peer", "buffers_of", "fedpost_peer", "make_arrays", "peers"]
+__all__ = ["DIGESTS", "MODEL", "OURS", "Arrays", "Peer", "buffers_of", "fedpost_peer", "make_arrays", "peers"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 OURS = "fedpost, no digests"
+MODEL = (25, (1000, 1000))
+"""The model of most cases, as arguments of :func:`make_arrays`: 100 MB in 25 tensors."""
+
 DIGESTS = "fedpost, BLAKE3 digests (default)"
 
 

@@ -49,6 +49,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
         "memory": psutil.virtual_memory().total,
         "system": " ".join([platform.system(), ".".join(platform.release().split(".")[:2])]),
         "python": platform.python_version(),
@@ -110,8 +111,10 @@ def main() -> int:
     options = parser.parse_args()
     names = [options.only] if options.only else [name for name in CASES if not (options.quick and name == "large")]
 
-    cases = run_cases(names, options.scratch, quick=options.quick)
     machine = machine_facts()
+    if machine["load"] > 0.5 * (machine["cores"] or 1):
+        print(f"The machine is busy (load {machine['load']}): figures will be uneven.", file=sys.stderr)
+    cases = run_cases(names, options.scratch, quick=options.quick)
     results = results_of(machine, cases, quick=options.quick)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if options.json:

@@ -84,7 +84,7 @@ def write_page(path: Path, machine: Mapping[str, Any], cases: list[Case], plot: 
     lines = [
         "# Benchmarks",
         "",
-        f"{where}, Python {machine['python']}; {versions}.",
+        f"{where}, load {machine['load']} at the start, Python {machine['python']}; {versions}.",
         "",
         f"![Time to encode and decode 100 MB]({plot})",
         "",

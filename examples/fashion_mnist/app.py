@@ -1,7 +1,7 @@
 """Fashion-MNIST, learned by a hundred sites that each hold a few kinds of clothes: a small convolutional network.
 
-The 60,000 training images come with Debian's package ``dataset-fashion-mnist``. They are split over the sites, each class
-by a Dirichlet distribution; the server never reads them. It tests the global model on the package's 10,000 test images.
+The 60,000 training images come with Debian's package ``dataset-fashion-mnist``. They are split over the sites, each
+class by a Dirichlet distribution; the server never reads them. It tests the model on the package's 10,000 test images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLASSES = 10
 BATCH = 32
 SIDE = 28
 MEAN, DEVIATION = 0.2860, 0.3530  # of the training images, with pixels from 0 to 1
-TEST_BATCH = 1000
+TEST_BATCH = 100
 # IDX: two zero bytes, 8 for unsigned bytes, the number of dimensions, then each length as a big-endian integer.
 IDX_BYTES = b"\x00\x00\x08"
 
@@ -38,7 +38,7 @@ class FashionClient(fedpost.Client):
     """Trains the network on one site's images.
 
     Args:
-        model: The network; other sites of the process may use it as well, since every ``fit`` starts with ``set_state``.
+        model: The network; the sites of one process may share it, since every ``fit`` starts with ``set_state``.
         images: The process's training images; only those of ``mine`` are touched.
         labels: Their labels.
         mine: Indices of the site's own images.
@@ -76,6 +76,7 @@ class FashionClient(fedpost.Client):
 
 
 def app(
+    *,
     sites: Sequence[str],
     seed: int,
     alpha: float = 0.3,
@@ -85,6 +86,7 @@ def app(
     dataset: str = DATASET,
 ) -> fedpost.App:
     """What fedpost needs: a client for each site, an initial model, and a way to evaluate it."""
+    torch.set_num_threads(1)  # the processes share the cores, and sums do not depend on how many there are
     folder = Path(dataset)
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         raise ConfigError(f"Fashion-MNIST is not in {folder}", hint="apt-get install dataset-fashion-mnist")
@@ -92,7 +94,6 @@ def app(
     @functools.cache
     def shared() -> tuple[nn.Module, np.ndarray, np.ndarray, list[np.ndarray]]:
         # Once in a process that hosts sites, when the first of them is asked to train.
-        torch.set_num_threads(1)
         images, labels = read_images(folder, "train")
         return new_model(seed), images, labels, dirichlet_split(labels, len(sites), alpha, seed)
 
@@ -105,12 +106,16 @@ def app(
     def test_set() -> tuple[nn.Module, np.ndarray, np.ndarray]:
         return new_model(seed), *read_images(folder, "t10k")
 
-    def evaluate(server_round: int, parameters, config):
+    def evaluate(
+        server_round: int,
+        parameters: list[np.ndarray],
+        config: dict[str, object],  # noqa: ARG001 - the server's settings, none here
+    ) -> tuple[float, dict[str, float]] | None:
         if server_round % evaluate_every:
             return None
         model, images, labels = test_set()
         set_state(model, parameters)
-        return test(model, images, labels)
+        return loss_and_accuracy(model, images, labels)
 
     return fedpost.App(
         client=client,
@@ -132,9 +137,9 @@ def read_images(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(path: Path) -> np.ndarray:
     """An IDX file of unsigned bytes, compressed with gzip."""
     data = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(data, ">u4", count=data[3], offset=4)
     if data[:3] != IDX_BYTES:
         raise ConfigError("it is no IDX file of unsigned bytes", where=str(path))
+    shape = np.frombuffer(data, ">u4", count=data[3], offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + shape.nbytes).reshape(shape)
 
 
@@ -174,7 +179,7 @@ def new_model(seed: int) -> nn.Module:
 
 
 @torch.inference_mode()
-def test(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, float]]:
+def loss_and_accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, float]]:
     """Mean loss and accuracy over the images."""
     model.eval()
     loss, right = 0.0, 0

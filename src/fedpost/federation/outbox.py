@@ -1,4 +1,4 @@
-"""What the server sends: every message one step of its site's session, encoded once for all who get the same tensors."""
+"""What the server sends: each message one step of its site's session, tensors encoded once for all who get the same."""
 
 from __future__ import annotations
 
