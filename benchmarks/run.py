@@ -1,7 +1,8 @@
 """Measure fedpost beside its peers: ``python benchmarks/run.py``.
 
 A full run writes ``benchmarks/results.json``, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``; ``--quick`` and
-``--only`` only print. The exit status is 1 when a full run misses a target.
+``--only`` only print, and so does a full run that starts on a busy machine, whose figures nobody should publish. The
+exit status is 1 when a full run misses a target or could not write.
 """
 
 from __future__ import annotations
@@ -107,12 +108,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="three runs, no 1 GB case; write nothing")
     parser.add_argument("--only", metavar="NAME", choices=sorted(CASES), help="run one case; write nothing")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--anyway", action="store_true", help="write the results although the machine is busy")
     parser.add_argument("--scratch", type=Path, default=default, help="folder for large files (default: %(default)s)")
     options = parser.parse_args()
     names = [options.only] if options.only else [name for name in CASES if not (options.quick and name == "large")]
 
     machine = machine_facts()
-    if machine["load"] > 0.5 * (machine["cores"] or 1):
+    busy = machine["load"] > 0.5 * (machine["cores"] or 1)
+    if busy:
         print(f"The machine is busy (load {machine['load']}): figures will be uneven.", file=sys.stderr)
     cases = run_cases(names, options.scratch, quick=options.quick)
     results = results_of(machine, cases, quick=options.quick)
@@ -126,6 +129,9 @@ def main() -> int:
             console.print(target_line(target), style="green" if target.met else "bold red", highlight=False)
     if options.quick or options.only:
         return 0
+    if busy and not options.anyway:
+        print("Nothing was written; --anyway writes figures of a busy machine too.", file=sys.stderr)
+        return 1
     (ROOT / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     write_plot(ROOT / "docs" / "benchmarks.svg", cases)
     write_page(ROOT / "docs" / "benchmarks.md", machine, cases, "benchmarks.svg")

@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import msgspec
 
-from fedpost.errors import ConfigError, FedpostError, MissingExtraError
+from fedpost.errors import ConfigError, FedpostError, MissingExtraError, RunError
 
 try:
     import click
@@ -26,11 +26,14 @@ except ImportError as error:
     raise MissingExtraError("the command line needs click and rich", hint="pip install 'fedpost[run]'") from error
 
 from fedpost.config import RunConfig, load_app, load_config, new_run_id, transport_url
-from fedpost.federation import SERVER, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
+from fedpost.federation import SERVER, App, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
 from fedpost.frame import DEFAULT_LIMITS
 from fedpost.pipeline import save_tensors
-from fedpost.telemetry import JsonLinesSink, Sink, Telemetry
+from fedpost.report.summary import RunSummary
+from fedpost.report.units import human_bytes, plain
+from fedpost.telemetry import JsonLinesSink, Sink, Telemetry, read_records
 from fedpost.transports import open_endpoint
+from fedpost.transports.transport import path_of
 
 __all__ = ["main"]
 
@@ -63,13 +66,13 @@ def main() -> None:
 @_set_option
 @_json_option
 def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    r"""Run a whole federation on this machine: the server here, every site in a process of its own.
+    """Run a whole federation on this machine: the server here, every site in a process of its own.
 
     \b
     Examples:
       fedpost run examples/digits/run.yaml
       fedpost run examples/digits/run.yaml --set rounds=5 --set compression=zstd
-    """
+    """  # noqa: D301 - \b keeps click from joining the lines
     with _errors():
         settings = load_config(config, _overrides(overrides))
         run_id = new_run_id(settings.name)
@@ -80,9 +83,11 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             arguments += [part for site in sites for part in ("--site", site)]
             arguments += [part for override in overrides for part in ("--set", override)]
             commands[address] = (arguments, sites)
+        app = load_app(settings, config)
         folder = _run_folder(settings, run_id, config)
         with SiteProcesses(commands, folder / "logs") as processes:
-            _serve(settings, config, run_id, url, folder, as_json=as_json, processes=processes)
+            _serve(settings, app, run_id, url, folder, as_json=as_json, processes=processes)
+        _tidy(url)
 
 
 @main.command()
@@ -91,18 +96,19 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--transport", help="URL of the medium, in place of the configuration's.")
 @_json_option
 def server(config: Path, overrides: tuple[str, ...], transport: str | None, as_json: bool) -> None:
-    r"""Run the server of a federation; the sites join with `fedpost client`.
+    """Run the server of a federation; the sites join with `fedpost client`.
 
     \b
     Examples:
       fedpost server run.yaml
       fedpost server run.yaml --transport file:///mnt/share/federation
-    """
+    """  # noqa: D301 - \b keeps click from joining the lines
     with _errors():
         settings = load_config(config, _overrides(overrides))
         run_id = new_run_id(settings.name)
         url = transport or transport_url(settings, config)
-        _serve(settings, config, run_id, url, _run_folder(settings, run_id, config), as_json=as_json)
+        app = load_app(settings, config)
+        _serve(settings, app, run_id, url, _run_folder(settings, run_id, config), as_json=as_json)
 
 
 @main.command()
@@ -122,13 +128,13 @@ def client(
     model: Path | None,
     ends_with_stdin: bool,
 ) -> None:
-    r"""Take part in a federation as a site, until the run ends.
+    """Take part in a federation as a site, until the run ends.
 
     \b
     Examples:
       fedpost client run.yaml --site hospital-3
       fedpost client run.yaml --site hospital-3 --model final.fedwt
-    """
+    """  # noqa: D301 - \b keeps click from joining the lines
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, _interrupt)
     if ends_with_stdin:
@@ -151,7 +157,7 @@ def client(
         )
         end = host.run()
         if end.status == "failed":
-            raise click.ClickException(f"the run failed: {end.reason}")
+            raise RunError(f"the run failed: {end.reason}")
 
 
 @main.command()
@@ -159,13 +165,13 @@ def client(
 @click.option("--verify", is_flag=True, help="Check every digest; without it only the header is read.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(file: Path, verify: bool, as_json: bool) -> None:
-    r"""Show what a frame holds: tensors, dtypes, shapes, sizes, metadata.
+    """Show what a frame holds: tensors, dtypes, shapes, sizes, metadata.
 
     \b
     Examples:
       fedpost inspect model.fedwt
       fedpost inspect --verify --json model.fedwt
-    """
+    """  # noqa: D301 - \b keeps click from joining the lines
     from fedpost.report.inspection import describe  # noqa: PLC0415 - only this command needs it
 
     with _errors():
@@ -173,8 +179,6 @@ def inspect(file: Path, verify: bool, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
         return
-    from fedpost.report.units import human_bytes, plain  # noqa: PLC0415
-
     facts = Table.grid(padding=(0, 2))
     ratio = f"  ({found.raw / found.stored:.2f}x)" if found.stored else ""
     rows = {
@@ -210,12 +214,12 @@ def inspect(file: Path, verify: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def report(folder: Path) -> None:
-    r"""Write a run's report page anew from its ledger.
+    """Write a run's report page anew from its ledger.
 
     \b
     Example:
       fedpost report runs/digits-20260101-120000-ab12
-    """
+    """  # noqa: D301 - \b keeps click from joining the lines
     from fedpost.report import write_report  # noqa: PLC0415 - matplotlib is slow to load
 
     with _errors():
@@ -228,7 +232,7 @@ def report(folder: Path) -> None:
 
 def _serve(
     settings: RunConfig,
-    config: Path,
+    app: App,
     run_id: str,
     url: str,
     folder: Path,
@@ -237,15 +241,14 @@ def _serve(
     processes: SiteProcesses | None = None,
 ) -> None:
     # matplotlib is slow to load: now, while the sites start, and not when somebody waits for the end after Ctrl-C.
-    from fedpost.report import plots  # noqa: F401, PLC0415
+    from fedpost.report import plots, summarize  # noqa: F401, PLC0415
     from fedpost.report.live import LiveView  # noqa: PLC0415
     from fedpost.report.page import write_report  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
-    app = load_app(settings, config)
     ledger = folder / "ledger.jsonl"
-    interrupted = False
+    result: RunResult | None = None
     view = None if as_json else LiveView(console)
     try:
         with ExitStack() as stack:
@@ -253,36 +256,38 @@ def _serve(
             if view is not None:
                 sinks.append(stack.enter_context(view))
             telemetry = Telemetry(*sinks)
+            telemetry.event("run_started", _facts(settings, run_id, url))
             endpoint = open_endpoint(url, SERVER)
             stack.callback(endpoint.close)
-            strategy = settings.build_strategy(app)
-            server_settings = ServerSettings(
-                run=run_id,
-                name=settings.name,
-                sites=frozenset(settings.site_names),
-                rounds=settings.rounds,
-                folder=folder,
-                pipelines=settings.pipelines(),
-                seed=settings.seed,
-                round_timeout=settings.round_timeout,
-                register_timeout=settings.register_timeout,
-                attempts=settings.attempts,
-            )
-            telemetry.event("run_started", _facts(settings, run_id, url))
+            lost = processes.lost if processes else dict
             result = Server(
-                endpoint, strategy, server_settings, telemetry, lost=processes.lost if processes else dict
+                endpoint,
+                settings.build_strategy(app),
+                ServerSettings(
+                    run=run_id,
+                    name=settings.name,
+                    sites=frozenset(settings.site_names),
+                    rounds=settings.rounds,
+                    folder=folder,
+                    pipelines=settings.pipelines(),
+                    seed=settings.seed,
+                    round_timeout=settings.round_timeout,
+                    register_timeout=settings.register_timeout,
+                    attempts=settings.attempts,
+                ),
+                telemetry,
+                lost=lost,
             ).run()
-            interrupted = result.status == "interrupted"
-        if as_json:
-            click.echo(_result_json(result, folder))
     finally:
         if processes is not None:
-            processes.release(_END_GRACE if sys.exc_info()[0] is None and not interrupted else 0)
+            processes.release(_END_GRACE if result is not None and result.status == "finished" else 0)
         write_report(ledger, folder / "report.html")
         if view is not None:
             console.print(view.final_table(view.summary()))
             console.print(Text(f"{folder}/  model.fedwt  ledger.jsonl  report.html", style="dim"))
-    if interrupted:
+    if as_json:
+        click.echo(_result_json(result, summarize(read_records(ledger)), folder))
+    if result.status == "interrupted":
         sys.exit(_INTERRUPTED_EXIT)
 
 
@@ -304,19 +309,24 @@ def _facts(settings: RunConfig, run_id: str, url: str) -> dict[str, Any]:
     }
 
 
-def _result_json(result: RunResult, folder: Path) -> str:
-    rounds = [
-        {
-            "round": report.number,
-            "sites": report.sites,
-            "loss": report.loss,
-            "seconds": report.seconds,
-            **report.metrics,
-        }
-        for report in result.history
-    ]
-    out = {"status": result.status, "folder": str(folder), "rounds": rounds}
+def _result_json(result: RunResult, summary: RunSummary, folder: Path) -> str:
+    out = {
+        "status": result.status,
+        "folder": str(folder),
+        "seconds": summary.seconds,
+        "bytes": summary.bytes,
+        "rounds": result.history,
+    }
     return msgspec.json.format(msgspec.json.encode(out)).decode()
+
+
+def _tidy(url: str) -> None:
+    """Remove the empty folders of a mailbox that only this run used; what was refused stays for a person to look at."""
+    if not url.startswith("file:"):
+        return
+    for folder, _, _ in os.walk(path_of(url), topdown=False):
+        with suppress(OSError):  # not empty
+            Path(folder).rmdir()
 
 
 def _run_folder(settings: RunConfig, run_id: str, config: Path) -> Path:
@@ -342,13 +352,19 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except FedpostError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        _complain(error)
         sys.exit(_USAGE_EXIT if isinstance(error, ConfigError) else 1)
     except OSError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        _complain(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED_EXIT)
+
+
+def _complain(error: Exception) -> None:
+    """One message on standard error; what other machines sent cannot move the cursor or change colours."""
+    lines = "\n".join(plain(line, limit=2000) for line in str(error).splitlines())
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), lines), soft_wrap=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

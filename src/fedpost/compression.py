@@ -65,6 +65,8 @@ class _Zstd:
     _MAX_WINDOW: Final = 1 << 27
 
     def __init__(self) -> None:
+        # The library's check for extra bytes does not look behind a chunk of nothing, so that chunk is known whole.
+        self._empty = zstandard.ZstdCompressor().compress(b"")
         self._local = threading.local()  # contexts are costly to make and not to be shared between threads
 
     def compress(self, data: memoryview, level: int) -> bytes:
@@ -82,7 +84,7 @@ class _Zstd:
             coder = self._local.decompressor = zstandard.ZstdDecompressor(max_window_size=self._MAX_WINDOW)
         try:
             # The library allocates what the chunk claims, so the claim is checked first.
-            if zstandard.frame_content_size(data) != size:
+            if zstandard.frame_content_size(data) != size or (not size and data != self._empty):
                 raise DecodeError(f"zstd chunk does not come to the {size} bytes that the header promises")
             out: bytes = coder.decompress(data, max_output_size=size, allow_extra_data=False)
         except zstandard.ZstdError as error:

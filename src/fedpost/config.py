@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 import os
 import re
 import secrets
@@ -25,7 +26,7 @@ from fedpost.federation import App, FedAvg, Strategy
 from fedpost.pipeline import Pipeline
 from fedpost.protocol import PAYLOADS
 
-__all__ = ["RunConfig", "load_app", "load_config", "new_run_id"]
+__all__ = ["FedAvgConfig", "RunConfig", "load_app", "load_config", "new_run_id", "transport_url"]
 
 PerPayload = str | dict[str, str]
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -57,7 +58,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         rounds: How many rounds.
         seed: Seeds the draws of sites, and is passed to the factory.
         transport: URL of the medium; ``file:folder`` is relative to the file.
-        strategy: How results are combined.
+        strategy: How results are combined: federated averaging, unless the app brings a strategy of its own.
         update: The update codec, for all payloads or by payload: ``FitIns``, ``FitRes``, ``EvaluateIns``, ``default``.
         serialization: The tensor format, likewise.
         compression: The byte compressor with its level, likewise.
@@ -73,11 +74,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: _SiteName
     app: str
     options: dict[str, Any] = {}
-    sites: _Count | list[_SiteName]
+    sites: _Count | Annotated[list[_SiteName], msgspec.Meta(min_length=1)]
     rounds: _Count
     seed: int = 0
     transport: str = "file:mailbox"
-    strategy: FedAvgConfig = FedAvgConfig()
+    strategy: FedAvgConfig | None = None
     update: PerPayload = "dense"
     serialization: PerPayload = "fedwt"
     compression: PerPayload = "none"
@@ -117,10 +118,16 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {f"host-{index}": names[index::count] for index in range(count)}
 
     def build_strategy(self, app: App) -> Strategy:
-        """The app's own strategy, or the configured one around the app's functions."""
+        """The app's own strategy, or the configured one around the app's functions.
+
+        Raises:
+            ConfigError: Both are there.
+        """
         if app.strategy is not None:
+            if self.strategy is not None:
+                raise ConfigError("the app has a strategy of its own", where="strategy", hint="Remove one of the two.")
             return app.strategy
-        settings = self.strategy
+        settings = self.strategy or FedAvgConfig()
         least = settings.min_available_clients
         return FedAvg(
             fraction_fit=settings.fraction_fit,
@@ -177,7 +184,7 @@ def load_config(file: Path, overrides: Mapping[str, str] | None = None) -> RunCo
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
     try:
-        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), "$"))
+        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), "$", file))
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -186,11 +193,14 @@ def load_config(file: Path, overrides: Mapping[str, str] | None = None) -> RunCo
     if not isinstance(data, dict):
         raise ConfigError("not a mapping of keys to values", where=str(file))
     for key, value in (overrides or {}).items():
-        _override(data, key, yaml.safe_load(value))
+        try:
+            _override(data, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{value!r} is not YAML", where=f"--set {key}") from error
     try:
         config = msgspec.convert(data, RunConfig)
     except msgspec.ValidationError as error:
-        raise _explained(error, file, lines) from None
+        raise _explained(error, file, lines, overrides or {}) from None
     try:
         config.pipelines()
     except FedpostError as error:
@@ -222,7 +232,14 @@ def load_app(config: RunConfig, file: Path) -> App:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError(f"{path.name} has no function {name!r}", where=str(file))
-    app = factory(sites=config.site_names, seed=config.seed, **config.options)
+    arguments = {"sites": config.site_names, "seed": config.seed, **config.options}
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} in {path.name} cannot be called with these options: {error}", where=str(file)
+        ) from error
+    app = factory(**arguments)
     if not isinstance(app, App):
         raise ConfigError(f"{name} returned {type(app).__name__}, not fedpost.App", where=str(path))
     return app
@@ -249,7 +266,7 @@ def _choose(config: RunConfig, key: str, payload: str) -> str:
     return value.get(payload, value.get("default", plain))
 
 
-def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
+def _lines(node: Any, path: str, file: Path) -> Iterator[tuple[str, int]]:
     """The line, from 1, of every key and item; a key that comes twice is an error."""
     if node is None:
         return
@@ -257,14 +274,17 @@ def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
     if node.id == "mapping":
         seen: set[str] = set()
         for key, value in node.value:
+            where = f"{file}:{key.start_mark.line + 1}"
+            if key.id != "scalar":
+                raise ConfigError("a key is not text", where=where)
             if key.value in seen:
-                raise ConfigError(f"the key {key.value!r} comes twice", where=f"line {key.start_mark.line + 1}")
+                raise ConfigError(f"the key {key.value!r} comes twice", where=where)
             seen.add(key.value)
-            yield from _lines(value, f"{path}.{key.value}")
+            yield from _lines(value, f"{path}.{key.value}", file)
             yield f"{path}.{key.value}", key.start_mark.line + 1
     elif node.id == "sequence":
         for index, item in enumerate(node.value):
-            yield from _lines(item, f"{path}[{index}]")
+            yield from _lines(item, f"{path}[{index}]", file)
 
 
 def _override(data: dict[str, Any], dotted: str, value: Any) -> None:
@@ -281,7 +301,9 @@ _MESSAGE: Final = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOT
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>.*)`", re.DOTALL)
 
 
-def _explained(error: msgspec.ValidationError, file: Path, lines: Mapping[str, int]) -> ConfigError:
+def _explained(
+    error: msgspec.ValidationError, file: Path, lines: Mapping[str, int], overrides: Mapping[str, str]
+) -> ConfigError:
     """Msgspec's message with the line, the path and the nearest valid key."""
     match = _MESSAGE.fullmatch(str(error))
     what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
@@ -295,5 +317,10 @@ def _explained(error: msgspec.ValidationError, file: Path, lines: Mapping[str, i
         what = f"unknown key {path.removeprefix('$.')!r}"
     elif path != "$":
         what = f"{path.removeprefix('$.')}: {what}"
-    line = lines.get(path)
+    dotted = path.removeprefix("$.")
+    for key in overrides:
+        if dotted == key or dotted.startswith((f"{key}.", f"{key}[")):
+            return ConfigError(what, where=f"--set {key}", hint=hint)
+    # msgspec writes [...] for a value of a mapping; the mapping's own line is the nearest there is.
+    line = lines.get(path) or lines.get(path.removesuffix("[...]"))
     return ConfigError(what, where=f"{file}:{line}" if line else str(file), hint=hint)

@@ -64,8 +64,8 @@ class FedpostError(Exception):
         super().__init__(text if hint is None else f"{text}. {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the three parts when a process pool carries the exception."""
-        return (_rebuild, (type(self), self.what, self.where, self.hint))
+        """Keep the three parts and the notes when a process pool carries the exception."""
+        return (_rebuild, (type(self), self.what, self.where, self.hint), self.__dict__)
 
 
 def _rebuild(cls: type[FedpostError], what: str, where: str | None, hint: str | None) -> FedpostError:

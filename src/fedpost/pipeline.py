@@ -19,7 +19,7 @@ from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
 from fedpost.tensors import FORMATS, Array, Fedwt, Format, TensorSource
 
-__all__ = ["METADATA", "Pipeline", "decode_tensors", "load_tensors", "save_tensors", "tensor_sizes"]
+__all__ = ["METADATA", "Pipeline", "decode_tensors", "load_tensors", "pipeline_of", "save_tensors", "tensor_sizes"]
 
 METADATA: Final = "metadata"
 _PIPELINE: Final = "pipeline"

@@ -82,6 +82,6 @@ def test_tutorial(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["rounds"][-1]["accuracy"] > 0.95
+    assert result["rounds"][-1]["metrics"]["accuracy"] > 0.95
     left = {path.name for path in (tmp_path / result["folder"]).iterdir()}
     assert {"model.fedwt", "ledger.jsonl", "report.html", "logs"} <= left

@@ -40,7 +40,7 @@ class FileBlobStore:
 
     def put(self, key: str, buffers: Iterable[memoryview]) -> int:
         """Write a file beside, then rename it into place."""
-        path = self._root / check_key(key)
+        path = self._path(key)
         content = list(buffers)
         with _mapped(key):
             try:
@@ -51,31 +51,32 @@ class FileBlobStore:
 
     def get(self, key: str, *, max_bytes: int) -> memoryview | None:
         """Read a file into fresh memory, once its size is known to be allowed."""
-        path = self._root / check_key(key)
+        path = self._path(key)
         with _mapped(key):
             try:
                 fd = os.open(path, _OPEN)
             except FileNotFoundError:
                 return None
-            with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, opened without following links
+            try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
                     raise TransportError("not a regular file", where=key)
                 if status.st_size > max_bytes:
                     raise LimitError(f"{status.st_size} bytes, {max_bytes} allowed", where=key)
-                data = bytearray(status.st_size)
-                view = memoryview(data)
+                data = memoryview(bytearray(status.st_size))
                 filled = 0
-                while filled < len(data) and (count := file.readinto(view[filled:])):
+                while filled < data.nbytes and (count := os.readv(fd, [data[filled:]])):
                     filled += count
-        return view[:filled].toreadonly()
+            finally:
+                os.close(fd)
+        return data[:filled].toreadonly()
 
     def list(self, folder: str) -> list[BlobInfo]:
         """The regular files of a folder that have the names of blobs."""
         found = []
         with _mapped(folder):
             try:
-                entries = os.scandir(self._root / check_key(folder))
+                entries = os.scandir(self._path(f"{folder}/x").parent)
             except FileNotFoundError:
                 return []
             with entries:
@@ -92,7 +93,7 @@ class FileBlobStore:
         """Unlink a file."""
         with _mapped(key):
             try:
-                (self._root / check_key(key)).unlink()
+                self._path(key).unlink()
             except FileNotFoundError:
                 return False
         return True
@@ -104,10 +105,20 @@ class FileBlobStore:
             MissingExtraError: The extra ``fedpost[run]`` is not installed.
             TransportError: The folder cannot be made or watched.
         """
-        path = self._root / check_key(folder)
+        path = self._path(f"{folder}/x").parent
         with _mapped(folder):
             self._make(path)
             return _FolderWatch(path)
+
+    def _path(self, key: str) -> Path:
+        """The file of a key, once no folder on the way to it is a link to somewhere else."""
+        *folders, _ = check_key(key).split("/")
+        root = os.path.realpath(self._root)
+        for folder in (folders, [".tmp"]):
+            expected = os.path.join(root, *folder)  # noqa: PTH118 - compared with what realpath gives
+            if os.path.realpath(expected) != expected:
+                raise TransportError("a folder on the way is a link", where=key)
+        return self._root / key
 
     def _put(self, path: Path, buffers: Sequence[memoryview]) -> int:
         self._make(self._temporary)

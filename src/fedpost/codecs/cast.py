@@ -56,7 +56,7 @@ class Cast:
             if array.dtype not in _WIDER or array.dtype.itemsize <= target.itemsize:
                 out[name] = array
                 continue
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN raises "invalid"
                 narrow = array.astype(target)
             if not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
                 raise EncodeError(f"a value is too large for {self.dtype}", where=f"tensor {name!r}")
@@ -103,7 +103,10 @@ class _Widened:
         return self._widen(name, self.source.read(name, start, stop))
 
     def _widen(self, name: str, array: Array) -> Array:
-        return array.astype(self.dtypes[name]) if name in self.dtypes else array
+        if name not in self.dtypes:
+            return array
+        with np.errstate(invalid="ignore"):  # a signalling NaN is the sender's affair
+            return array.astype(self.dtypes[name])
 
 
 CODECS.register("cast", Cast)

@@ -148,7 +148,7 @@ class Exchange:
             if hopeless or time.monotonic() >= deadline:
                 dead = "".join(f"; {site}: {reason}" for site, reason in sorted(self._dead.items()))
                 raise RunError(
-                    f"{there} sites are there, {count} are needed{dead}",
+                    f"{there} {'site is' if there == 1 else 'sites are'} there, {count} are needed{dead}",
                     hint="Start more sites, or lower min_available_clients and min_fit_clients.",
                 )
             self._pump(deadline)

@@ -70,7 +70,9 @@ class RoundReport:
         number: From 1; 0 for the initial model.
         sites: How many results went into the model.
         loss: Of the new model, or None when nobody evaluated it.
-        metrics: Of the new model.
+        metrics: Of the new model, as ``loss`` is: by the server, or by the sites where the server never evaluates.
+        fit_metrics: What the sites measured while they trained, combined.
+        sites_metrics: What the sites measured of the new model where the server evaluates as well, combined.
         seconds: How long the round took.
     """
 
@@ -79,6 +81,8 @@ class RoundReport:
     loss: float | None
     metrics: Metrics
     seconds: float
+    fit_metrics: Metrics = field(default_factory=dict)
+    sites_metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ class Server:
         )
         self._parameters = Parameters.of({})
         self._history: list[RoundReport] = []
+        self._central = False
 
     def run(self) -> RunResult:
         """Run all rounds.
@@ -171,7 +176,7 @@ class Server:
         start = time.monotonic()
         given = self._strategy.initialize_parameters(self._sites.available(self._settings.seed, 0, 0, _INITIALIZE))
         self._set_model(given if given is not None else self._ask_for_parameters())
-        self._report(0, 0, self._evaluate(0) or (None, {}), start)
+        self._report(0, 0, start, self._evaluate(0) or (None, {}))
 
     def _ask_for_parameters(self) -> Parameters:
         """Let one site send the initial model: the first in canonical order, then the next if it cannot."""
@@ -201,8 +206,15 @@ class Server:
             model, fit_metrics = self._strategy.aggregate_fit(number, _fit_results(asked), _failures(asked))
         if model is not None:
             self._set_model(model)
-        loss, metrics = self._evaluate(number) or self._evaluate_at_sites(number) or (None, {})
-        self._report(number, len(asked.results), (loss, {**fit_metrics, **metrics}), start)
+        central = self._evaluate(number) or (None, {})
+        sites = self._evaluate_at_sites(number) or (None, {})
+        # Once the server has evaluated, its evaluations are the run's curve, never now one's and now the other's.
+        if self._central:
+            loss, metrics = sites
+            sites_metrics = metrics if loss is None else {**metrics, "loss": loss}
+            self._report(number, len(asked.results), start, central, fit_metrics, sites_metrics)
+        else:
+            self._report(number, len(asked.results), start, sites, fit_metrics)
 
     def _fit(self, number: int) -> Asked:
         """Ask for training, again if too few results count."""
@@ -226,7 +238,9 @@ class Server:
 
     def _evaluate(self, number: int) -> Evaluation | None:
         with self._telemetry.labelled(round=number).span("evaluate"):
-            return self._strategy.evaluate(number, self._parameters)
+            evaluation = self._strategy.evaluate(number, self._parameters)
+        self._central = self._central or evaluation is not None
+        return evaluation
 
     def _evaluate_at_sites(self, number: int) -> Evaluation | None:
         manager = self._sites.available(self._settings.seed, number, 1, _EVALUATE)
@@ -237,14 +251,35 @@ class Server:
         results = [(client, result) for client, result in asked.results if isinstance(result, EvaluateRes)]
         return self._strategy.aggregate_evaluate(number, results, _failures(asked))
 
-    def _report(self, number: int, sites: int, evaluation: Evaluation, start: float) -> None:
-        loss = None if evaluation[0] is None else float(evaluation[0])
-        metrics = plain_metrics(evaluation[1], "metric")
-        report = RoundReport(number, sites, loss, metrics, time.monotonic() - start)
+    def _report(
+        self,
+        number: int,
+        sites: int,
+        start: float,
+        evaluation: Evaluation,
+        fit_metrics: Metrics | None = None,
+        sites_metrics: Metrics | None = None,
+    ) -> None:
+        report = RoundReport(
+            number,
+            sites,
+            None if evaluation[0] is None else float(evaluation[0]),
+            plain_metrics(evaluation[1], "metric"),
+            time.monotonic() - start,
+            plain_metrics(fit_metrics or {}, "metric"),
+            plain_metrics(sites_metrics or {}, "metric"),
+        )
         self._history.append(report)
-        shown = {name: value for name, value in metrics.items() if not isinstance(value, bytes)}
-        values = {**shown, "sites": sites, "seconds": report.seconds, **({} if loss is None else {"loss": loss})}
-        self._telemetry.labelled(round=number).event("round_ended", values)
+        given: Metrics = {
+            **report.metrics,
+            **{f"fit_{name}": value for name, value in report.fit_metrics.items()},
+            **{f"sites_{name}": value for name, value in report.sites_metrics.items()},
+            **({} if report.loss is None else {"loss": report.loss}),
+            "sites": sites,
+            "seconds": report.seconds,
+        }
+        shown = {name: value for name, value in given.items() if not isinstance(value, bytes)}
+        self._telemetry.labelled(round=number).event("round_ended", shown)
 
 
 def _fit_results(asked: Asked) -> list[tuple[ClientProxy, FitRes]]:

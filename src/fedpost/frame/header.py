@@ -17,7 +17,16 @@ from fedpost.checksums import CHECKSUMS
 from fedpost.compression import COMPRESSORS
 from fedpost.errors import DecodeError, IntegrityError, LimitError, TruncatedError, UnsupportedError
 
-__all__ = ["DEFAULT_LIMITS", "Header", "Limits", "SegmentTable", "pack_header", "read_header", "stored_sizes"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Header",
+    "Limits",
+    "SegmentTable",
+    "header_digest",
+    "pack_header",
+    "read_header",
+    "stored_sizes",
+]
 
 MAGIC: Final = b"\x89FPF\r\n\x1a\n"
 MAJOR: Final = 1

@@ -42,6 +42,7 @@ __all__ = [
     "address_message",
     "decode_message",
     "message_sections",
+    "type_of",
 ]
 
 Scalar = bool | int | float | str | bytes
@@ -113,7 +114,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     trace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,128}\Z")] = ""
 
     @classmethod
-    def new(  # noqa: D102 - the attributes are the class's
+    def new(
         cls,
         type: MessageType,  # noqa: A002 - the attribute's name
         *,
@@ -125,6 +126,18 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         lifetime: float | None = None,
         answering: Envelope | None = None,
     ) -> Envelope:
+        """Make an envelope with a fresh id, sent now.
+
+        Args:
+            type: The message's type.
+            sender: The sender's name.
+            recipient: The recipient's name.
+            run: The run's id.
+            round: The round's number.
+            attempt: The attempt at it.
+            lifetime: Seconds until the message expires, or None.
+            answering: The envelope of the message that this one answers.
+        """
         now = time.time()
         ident = uuid.uuid4().hex
         return cls(

@@ -113,4 +113,5 @@ def _settle(wanted: str, plain: str, offered: list[str], kind: str) -> str:
         return wanted
     if plain in offered:
         return plain
-    raise ProtocolError(f"the site knows neither the {kind} {wanted} nor {plain}")
+    known = f"{wanted} nor {plain}" if wanted != plain else f"{plain}, which is the plain one"
+    raise ProtocolError(f"the site does not know the {kind} {known}")

@@ -75,7 +75,8 @@ def describe(path: Path, *, verify: bool, limits: Limits) -> FrameDescription:
         frame = Frame.open(path, limits=limits, verify="eager" if verify else "never")
         return _describe(path, frame, limits, verify=verify)
     except RemoteError as error:
-        where = f"{path}: {error.where}" if error.where else str(path)
+        inside = error.where if error.where != str(path) else None
+        where = f"{path}: {inside}" if inside else str(path)
         raise type(error)(error.what, where=where, hint=error.hint) from error
 
 

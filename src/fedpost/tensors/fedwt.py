@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from fedpost.errors import DecodeError, EncodeError, FedpostError, LimitError
+from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
-from fedpost.tensors.dtypes import dtype_from_name, dtype_name
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec
+from fedpost.tensors.dtypes import dtype_from_name
+from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, name_of
 
 __all__ = ["Fedwt", "FedwtTensors"]
 
@@ -49,10 +49,13 @@ class _Writer:
         self._open: dict[int, int] = {}
         self._filled: defaultdict[int, int] = defaultdict(int)
 
-    def number(self, dtype: np.dtype[Any]) -> int:
-        number = self._numbers.get(dtype)
-        if number is None:
-            number = self._numbers[dtype] = self.dtypes.setdefault(dtype_name(dtype), len(self.dtypes))
+    def number(self, name: object, array: Array) -> int:
+        if type(name) is str and type(array) is np.ndarray:
+            number = self._numbers.get(array.dtype)
+            if number is not None:
+                return number
+        number = self.dtypes.setdefault(name_of(name, array), len(self.dtypes))
+        self._numbers[array.dtype] = number
         return number
 
     def alone(self, dtype: int, data: memoryview) -> int:
@@ -90,14 +93,7 @@ class Fedwt:
         segments: list[int] = []
         fortran: list[int] = []
         for index, (name, array) in enumerate(tensors.items()):
-            if type(name) is not str:
-                raise EncodeError(f"tensor name {name!r} is not text")
-            try:
-                dtype = writer.number(array.dtype)
-            except AttributeError:
-                raise EncodeError(f"{type(array).__name__} is not a NumPy array", where=f"tensor {name!r}") from None
-            except EncodeError as error:
-                raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
+            dtype = writer.number(name, array)
             ranks.append(array.ndim)
             dims += array.shape
             if array.nbytes < _GATHER_BELOW:

@@ -13,10 +13,12 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from fedpost.errors import EncodeError
 from fedpost.frame import Frame, Limits
 from fedpost.registry import Registry
+from fedpost.tensors.dtypes import dtype_name
 
-__all__ = ["FORMATS", "Array", "Encoded", "Format", "MemoryTensors", "TensorSource", "TensorSpec"]
+__all__ = ["FORMATS", "Array", "Encoded", "Format", "MemoryTensors", "TensorSource", "TensorSpec", "name_of"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of any shape and element type."""
@@ -48,6 +50,22 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+def name_of(name: object, array: object) -> str:
+    """The name of an array's element type, once it is known to be an array with a name that is text.
+
+    Raises:
+        EncodeError: It is not, or its element type has no bytes.
+    """
+    if not isinstance(name, str):
+        raise EncodeError(f"tensor name {name!r} is not text")
+    if not isinstance(array, np.ndarray | np.generic):
+        raise EncodeError(f"{type(array).__name__} is not a NumPy array", where=f"tensor {name!r}")
+    try:
+        return dtype_name(array.dtype)
+    except EncodeError as error:
+        raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from typing import Final
+from tokenize import TokenError
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from fedpost.errors import DecodeError, EncodeError, FedpostError, LimitError
+from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
-from fedpost.tensors.dtypes import dtype_from_name, dtype_name
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec
+from fedpost.tensors.dtypes import dtype_from_name
+from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, name_of
 
 __all__ = ["Npy", "NpyTensors"]
 
@@ -47,12 +48,11 @@ class Npy:
         """
         dtypes, segments = [], []
         for name, array in tensors.items():
-            try:
-                dtypes.append(dtype_name(array.dtype))
-            except EncodeError as error:
-                raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
+            dtypes.append(name_of(name, array))
             out = io.BytesIO()
-            np.save(out, array, allow_pickle=False)
+            # What NumPy has no name for is saved as so many bytes without meaning; the table has the name.
+            named = array if _has_npy_name(array.dtype) else array.view(f"V{array.dtype.itemsize}")
+            np.save(out, named, allow_pickle=False)
             segments.append(out.getbuffer())
         return Encoded({SECTION: _Table(list(tensors), dtypes)}, segments)
 
@@ -107,6 +107,13 @@ class NpyTensors:
         return self._arrays[name].reshape(-1)[start:stop]
 
 
+def _has_npy_name(dtype: np.dtype[Any]) -> bool:
+    try:
+        return bool(np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype)) == dtype)
+    except (ValueError, TypeError):
+        return False
+
+
 def _array(name: str, dtype: str, data: memoryview) -> Array:
     where = f"tensor {name!r}"
     stream = io.BytesIO(data[:_MAX_HEADER])  # a copy, so of no more than the header
@@ -117,7 +124,7 @@ def _array(name: str, dtype: str, data: memoryview) -> Array:
         raise type(error)(error.what, where=where, hint=error.hint) from error
     except KeyError as error:
         raise DecodeError(f"unknown .npy version {error}", where=where) from None
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise DecodeError(f"bad .npy header: {error}", where=where) from error
     if found.hasobject or (found != wanted and found != np.dtype(f"V{wanted.itemsize}")):
         raise DecodeError(f"the .npy header says {found}, the table {wanted}", where=where)

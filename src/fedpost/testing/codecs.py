@@ -124,6 +124,15 @@ class CodecContract:
             with pytest.raises(DecodeError):
                 codec.decode(_source(small), {name: note for name, note in notes.items() if name != missing}).arrays()
 
+    def test_notes_for_other_tensors_are_refused(self, codec: Codec) -> None:
+        """Where notes go by tensor, each of them is for a tensor that is there."""
+        small, notes = codec.encode(_update())
+        for name, note in notes.items():
+            if isinstance(note, Mapping) and note and set(note) <= set(small):
+                other = {**note, "no such tensor": next(iter(note.values()))}
+                with pytest.raises(DecodeError):
+                    codec.decode(_source(small), {**notes, name: other}).arrays()
+
     def test_damaged_notes_are_refused(self, codec: Codec) -> None:
         """Notes that do not fit are a DecodeError. What is not refused has the tensors that were sent."""
         sent = {name: array for name, array in _update().items() if array.size < 100}

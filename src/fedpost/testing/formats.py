@@ -13,7 +13,7 @@ import pytest
 
 from fedpost.compression import Compression
 from fedpost.errors import DecodeError, EncodeError, IntegrityError, LimitError
-from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.frame import DEFAULT_LIMITS, Frame
 from fedpost.tensors import Array, Format, TensorSource
 from fedpost.testing.samples import (
     DTYPES,
@@ -242,7 +242,9 @@ def _small() -> dict[str, Array]:
     return {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.ones(3, np.int64),
-        "empty": np.ones((0, 2), "f4"),
+        "empty": np.ones((0, 2), np.float32),
+        "Fortran": np.ones((40, 50), np.float32, order="F"),
+        "scalar": np.array(True),
     }
 
 
@@ -261,15 +263,14 @@ def _sent(tensor_format: Format, tensors: Mapping[str, Array], compression: Comp
     return tensor_format.decode(_frame(tensor_format, tensors, compression), DEFAULT_LIMITS)
 
 
-def _arrays(
-    tensor_format: Format,
-    sections: Mapping[str, object],
-    segments: list[memoryview],
-    limits: Limits = DEFAULT_LIMITS,
-) -> dict[str, Array]:
+def _arrays(tensor_format: Format, sections: Mapping[str, object], segments: list[memoryview]) -> dict[str, Array]:
     """What a receiver makes of sections and segments whose digests are right."""
-    frame = Frame.decode(bytes(Frame.build(sections, segments)))
-    return tensor_format.decode(frame, limits).arrays()
+    source = tensor_format.decode(Frame.decode(bytes(Frame.build(sections, segments))), DEFAULT_LIMITS)
+    arrays = source.arrays()
+    assert [(spec.name, spec.dtype, spec.shape) for spec in source.specs] == [
+        (name, array.dtype, array.shape) for name, array in arrays.items()
+    ]
+    return arrays
 
 
 def _refused(tensor_format: Format, sections: Mapping[str, object], segments: list[memoryview]) -> bool:

@@ -137,16 +137,19 @@ def damaged(value: Any) -> Iterator[Any]:
             yield from (value[:-1], value + b"\0", value + value, b"\xff" * len(value), bytes(len(value)))
         case list():
             yield from ([*value, *value[-1:]], value[:-1], value[::-1], value * 2)
+            yield from ([*value, wrong] for wrong in (0, -1, 2**62, "x"))
+            yield [*value[:-1], *value[:1]]
             for index, item in _some(value):
                 yield from ([*value[:index], wrong, *value[index + 1 :]] for wrong in damaged(item))
         case dict():
             yield {**value, "no such thing": 1}
             for key, item in value.items():
+                yield {("no such thing" if other == key else other): kept for other, kept in value.items()}
                 yield {other: kept for other, kept in value.items() if other != key}
                 yield from ({**value, key: wrong} for wrong in damaged(item))
 
 
 def _some(items: list[Any]) -> list[tuple[int, Any]]:
-    """The first and the last few items with their indices."""
+    """Items with their indices: all of a row of columns, the first and the last few of a long column."""
     numbered = list(enumerate(items))
-    return numbered if len(items) <= 4 else numbered[:2] + numbered[-2:]  # noqa: PLR2004 - more bring nothing new
+    return numbered if len(items) <= 12 else numbered[:2] + numbered[-2:]  # noqa: PLR2004 - more bring nothing new

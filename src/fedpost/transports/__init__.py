@@ -1,7 +1,15 @@
 """Frames between peers; one module a medium."""
 
 from fedpost.transports.mailbox import MailboxEndpoint
-from fedpost.transports.transport import TRANSPORTS, Delivery, Endpoint, Guarantees, check_address, open_endpoint
+from fedpost.transports.transport import (
+    TRANSPORTS,
+    Delivery,
+    Endpoint,
+    Guarantees,
+    check_address,
+    open_endpoint,
+    path_of,
+)
 
 __all__ = [
     "TRANSPORTS",
@@ -11,4 +19,5 @@ __all__ = [
     "MailboxEndpoint",
     "check_address",
     "open_endpoint",
+    "path_of",
 ]

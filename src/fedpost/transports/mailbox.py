@@ -66,6 +66,8 @@ class MailboxEndpoint:
                 self._held.add(key)
                 data = self._store.get(key, max_bytes=self._limits.max_frame)
                 if data is not None:
+                    if key in self._unfinished and self._unfinished[key][0] != data.nbytes:
+                        self._unfinished[key] = (data.nbytes, time.monotonic())
                     return _MailboxDelivery(self, key, data)
                 self._held.discard(key)
             left = deadline - time.monotonic()

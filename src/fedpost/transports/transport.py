@@ -17,7 +17,7 @@ from fedpost.errors import ConfigError, RegistryError, TransportError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.registry import Registry
 
-__all__ = ["TRANSPORTS", "Delivery", "Endpoint", "Guarantees", "check_address", "open_endpoint"]
+__all__ = ["TRANSPORTS", "Delivery", "Endpoint", "Guarantees", "check_address", "open_endpoint", "path_of"]
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -114,11 +114,12 @@ def open_endpoint(url: str, address: str, *, limits: Limits = DEFAULT_LIMITS) ->
         MissingExtraError: The transport needs an extra.
         TransportError: The medium cannot be reached.
     """
-    scheme = urlsplit(url).scheme
     try:
-        make = TRANSPORTS.get(scheme)
+        make = TRANSPORTS.get(urlsplit(url).scheme)
     except RegistryError as error:
         raise ConfigError(f"no transport for {url!r}", hint=error.hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL: {error}") from error
     return make(url, check_address(address), limits)
 
 
@@ -129,6 +130,7 @@ def path_of(url: str) -> Path:
         ConfigError: The URL names a host or a relative path.
     """
     parts = urlsplit(url)
-    if parts.netloc or not parts.path.startswith("/"):
+    path = unquote(parts.path)
+    if parts.netloc or not path.startswith("/") or "\0" in path:
         raise ConfigError(f"{url!r} is not an absolute file URL", hint="Write file:///folder, with three slashes.")
-    return Path(unquote(parts.path))
+    return Path(path)

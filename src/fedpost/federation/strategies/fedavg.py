@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from fedpost.errors import ConfigError
 from fedpost.federation.aggregation import WeightedMean, reduce_blocks
@@ -24,6 +25,8 @@ from fedpost.federation.types import (
 from fedpost.tensors import Array
 
 __all__ = ["FedAvg"]
+
+R = TypeVar("R", FitRes, EvaluateRes)
 
 EvaluateFn = Callable[[int, list[Array], Metrics], tuple[float, Metrics] | None]
 
@@ -104,7 +107,7 @@ class FedAvg(Strategy):
         failures: Sequence[Failure],  # noqa: ARG002 - the contract
     ) -> tuple[Parameters | None, Metrics]:
         """Average by numbers of examples, block by block; numeric metrics are averaged the same way."""
-        counted = [(res.num_examples, res) for _, res in results if res.num_examples > 0]
+        counted = _counted(results)
         if not counted:
             return None, {}
         weights = [count for count, _ in counted]
@@ -133,12 +136,18 @@ class FedAvg(Strategy):
         failures: Sequence[Failure],  # noqa: ARG002 - the contract
     ) -> tuple[float | None, Metrics]:
         """Average losses and numeric metrics by numbers of examples."""
-        counted = [(res.num_examples, res) for _, res in results if res.num_examples > 0]
+        counted = _counted(results)
         if not counted:
             return None, {}
         total = sum(count for count, _ in counted)
         loss = sum(count * res.loss for count, res in counted) / total
         return loss, _mean_metrics([(count, res.metrics) for count, res in counted])
+
+
+def _counted(results: Sequence[tuple[ClientProxy, R]]) -> list[tuple[int, R]]:
+    """What was trained or evaluated on any examples, with their number, in canonical order."""
+    ordered = sorted(results, key=lambda result: result[0])
+    return [(res.num_examples, res) for _, res in ordered if res.num_examples > 0]
 
 
 def _mean_metrics(weighted: Sequence[tuple[int, Metrics]]) -> Metrics:

@@ -1,0 +1,306 @@
+"""Makes the frozen frames beside this file: ``python tests/vectors/generate.py`` with fedpost importable.
+
+Rules: a frozen file is never written again, since every later version must read it as it is; a new case adds files. The
+input of a case is a pure function, so that later encoders can be held against the same expected values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blake3
+import ml_dtypes
+import msgpack
+import numpy as np
+
+HERE = Path(__file__).parent
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One frozen frame: its tensors, and how they are sent."""
+
+    tensors: Callable[[], Arrays]
+    pipeline: str = "dense | fedwt | none"
+    checksum: str = "blake3"
+    metadata: Mapping[str, object] | None = None
+
+
+def noise(tag: str, size: int) -> bytes:
+    """Bytes that do not compress and are the same for ever."""
+    return hashlib.shake_256(tag.encode()).digest(size)
+
+
+def minimal() -> Arrays:
+    return {"w": np.array([1.0, -2.5], np.float32)}
+
+
+# fmt: off
+FLOATS = (
+    "float16", "float32", "float64", "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn",
+    "float6_e3m2fn",
+)
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "int2", "int4", "uint2", "uint4")
+# fmt: on
+
+
+def type_of(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)
+
+
+def numbers() -> Arrays:
+    arrays = {name: np.array([1, 2, 0.5], type_of(name)) for name in FLOATS}
+    arrays |= {name: np.array([0, 1, -1 if name.startswith("i") else 2], type_of(name)) for name in INTEGERS}
+    arrays["bool"] = np.array([True, False, True])
+    arrays["complex64"] = np.array([1 + 2j, -0.5j, 3], np.complex64)
+    arrays["complex128"] = np.array([1 + 2j, -0.5j, 3], np.complex128)
+    arrays["extremes"] = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max])
+    arrays["special32"] = np.frombuffer(
+        struct.pack("<7I", 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7FA12345, 0xFFC00001, 0x00000001),
+        np.float32,
+    )
+    return arrays
+
+
+def big_endian() -> Arrays:
+    names = ("int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64")
+    arrays = {name: np.array([1, 2, 3], np.dtype(name).newbyteorder(">")) for name in names}
+    arrays["datetime"] = np.array(["2026-01-02"], ">M8[D]")
+    arrays["text"] = np.array(["é日", "b"], ">U3")
+    return arrays
+
+
+def texts_and_times() -> Arrays:
+    return {
+        "datetime64[ns]": np.array(["1970-01-01T00:00:00.000000001", "NaT"], "M8[ns]"),
+        "datetime64[25s]": np.array([-3, 0, 4], "M8[25s]"),
+        "datetime64[Y]": np.array(["2026"], "M8[Y]"),
+        "timedelta64[ms]": np.array([-1, 0, 1], "m8[ms]"),
+        "timedelta64": np.array([5], "m8"),
+        "str": np.array(["", "é", "日本語", "\U0001f600"]),
+        "bytes": np.array([b"", b"ab", b"\xff\x00\xff"], "S3"),
+        "void": np.frombuffer(bytes(range(10)), "V5"),
+    }
+
+
+def structures() -> Arrays:
+    inner = np.dtype([("day", "M8[D]"), ("tag", "S2")])
+    plain = np.array([(1, 0.5), (2, -1)], [("id", "<i4"), ("é", ">f8")])
+    nested = np.zeros(2, [("inner", inner, (2,)), ("matrix", "<f4", (2, 3)), ("half", ml_dtypes.bfloat16)])
+    nested["inner"]["day"] = np.array([["2026-01-01", "2026-01-02"], ["NaT", "1970-01-01"]], "M8[D]")
+    nested["matrix"] = np.arange(12, dtype="<f4").reshape(2, 2, 3)
+    nested["half"] = [1.5, -2]
+    loose = np.zeros(
+        3, {"names": ["b", "a"], "formats": ["<u2", "<u2"], "offsets": [4, 0], "itemsize": 8}
+    )  # fields out of order, with padding
+    loose["a"], loose["b"] = [1, 2, 3], [4, 5, 6]
+    return {"plain": plain, "nested": nested, "loose": loose}
+
+
+def shapes() -> Arrays:
+    grid = np.arange(32 * 33, dtype=np.float32).reshape(32, 33)
+    cube = np.arange(9 * 8 * 8, dtype=np.float64).reshape(9, 8, 8)
+    return {
+        "scalar": np.array(3.25),
+        "empty": np.zeros(0, np.int16),
+        "empty3": np.zeros((3, 0, 5)),
+        "ones": np.ones((1,) * 32, np.int8),
+        "fortran small": np.asfortranarray(grid[:4, :3]),
+        "fortran": np.asfortranarray(grid),
+        "fortran cube": np.asfortranarray(cube),
+        "c": grid,
+        "strided": np.repeat(grid, 2, axis=1)[:, ::2],
+        "reversed": grid[::-1, ::-1],
+        "permuted": cube.transpose(1, 2, 0),
+        "broadcast": np.broadcast_to(np.float32(7), (32, 33)),
+    }
+
+
+def gathered() -> Arrays:
+    types = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(ml_dtypes.bfloat16))
+    arrays: Arrays = {f"layer.{i}": np.arange(i % 7, dtype=np.int64).astype(types[i % 3]) for i in range(60)}
+    arrays["layer.30.large"] = np.arange(1500, dtype=np.float32)
+    arrays["after"] = np.array([9.0], np.float32)
+    return arrays
+
+
+def chunked() -> Arrays:
+    """Two segments of more than a chunk whose last chunk does not compress, one that does not, and small ones."""
+    ramp = np.repeat(np.arange(1024, dtype=np.uint32), 256).tobytes()  # 1 MiB that compresses
+    return {
+        "ramp": np.frombuffer(ramp + noise("tail", 2048), np.float32),
+        "noise": np.frombuffer(noise("noise", 5000), np.uint8),
+        "zeros": np.zeros((2, 300_000), np.uint16),
+        "small": np.arange(5),
+    }
+
+
+def named() -> Arrays:
+    names = ["", " ", "a/b.c:d", "日本語", "\u0000", "x" * 300, "../../etc/passwd", "os.system"]
+    return {name: np.array([index], np.uint8) for index, name in enumerate(names)}
+
+
+def halves() -> Arrays:
+    return {
+        "w": np.array([1.0, 1.00390625, 1.01171875, -0.0, 3e-45, np.inf]),  # 1.0039… ties to even down, 1.0117… up
+        "b": np.array([0.1, -7], np.float32),
+        "n": np.array([1, 2]),
+        "big": np.array([0.5], ">f8"),
+        "half": np.array([0.5], np.float16),
+    }
+
+
+def some() -> Arrays:
+    return {
+        "weight": np.arange(2000, dtype=np.float32).reshape(40, 50),
+        "bias": np.array([0.25, -1.0]),
+        "half": np.array([1.5, -2], ml_dtypes.bfloat16),
+        "fortran": np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+        "scalar": np.array(True),
+        "empty": np.zeros((0, 4)),
+        "time": np.array(["2026-01-02"], "M8[s]"),
+        "text": np.array(["é"]),
+    }
+
+
+METADATA: dict[str, object] = {
+    "task": "digits",
+    "round": 3,
+    "accuracy": 0.97,
+    "final": False,
+    "nothing": None,
+    "raw": b"\x00\xff",
+    "sites": ["a", "é", ""],
+    "nested": {"deep": [{"x": -1}, 2**63]},
+}
+
+CASES: dict[str, Case] = {
+    "minimal": Case(minimal, checksum="crc32c"),
+    "no_tensors": Case(dict),
+    "numbers": Case(numbers),
+    "big_endian": Case(big_endian),
+    "texts_and_times": Case(texts_and_times),
+    "structures": Case(structures),
+    "shapes": Case(shapes),
+    "gathered": Case(gathered),
+    "names": Case(named),
+    "metadata": Case(some, metadata=METADATA),
+    **{f"checksum_{name}": Case(some, checksum=name) for name in ("sha256", "xxh3", "crc32c", "none")},
+    **{f"chunked_{name}": Case(chunked, f"dense | fedwt | {name}") for name in ("gzip", "zstd", "lz4")},
+    "chunked_lz4_high": Case(chunked, "dense | fedwt | lz4(9)", "xxh3"),
+    "gathered_zstd": Case(gathered, "dense | fedwt | zstd(9)"),
+    "shapes_zstd": Case(shapes, "dense | fedwt | zstd"),
+    "npy": Case(some, "dense | numpy | none"),
+    "npy_gzip": Case(some, "dense | numpy | gzip(9)", metadata=METADATA),
+    **{f"cast_{name}": Case(halves, f"cast({name}) | fedwt | none") for name in ("bfloat16", "float16", "float32")},
+    "cast_npy_zstd": Case(halves, "cast(bfloat16) | numpy | zstd(1)", "sha256"),
+}
+
+NEWER_MINOR = "newer_minor"
+"""A frame as a later minor version may write it: longer arrays, and a section that nobody here knows."""
+
+
+def newer_minor() -> bytes:
+    data = struct.pack("<3d", 1, 2, 3)
+    digest = blake3.blake3(data).digest()
+    header = [
+        "blake3",
+        [],
+        [[24], digest, [], [], 0, [], "a later column", [1, 2]],
+        [
+            ["later", {"anything": [None, b"\x00"]}],
+            ["pipeline", "dense | fedwt | none"],
+            ["tensors", [["w"], b"\x01", [3], [0], ["float64"], [0], [], "a later column"]],
+        ],
+        {"a later": "field"},
+    ]
+    body = msgpack.packb(header)
+    start = struct.pack("<8sBBHIQ", b"\x89FPF\r\n\x1a\n", 1, 7, 0, 0, len(body))
+    head = start + blake3.blake3(start + body).digest(length=16) + body
+    return head + bytes(-len(head) % 64) + data
+
+
+def described(name: str, array: np.ndarray[Any, Any]) -> dict[str, object]:
+    """What an array is, as JSON: its bytes in C order by digest, and the first values as text."""
+    data = array.tobytes()
+    return {
+        "name": name,
+        "type": type_text(array.dtype),
+        "shape": list(array.shape),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": data[:64].hex(),
+        "values": [as_text(value) for value in array.reshape(-1)[:8]],
+    }
+
+
+def type_text(dtype: np.dtype[Any]) -> str:
+    """An element type as text that does not depend on the NumPy version, and is not the name that frames use."""
+    if dtype.subdtype is not None:
+        return f"{type_text(dtype.subdtype[0])}{list(dtype.subdtype[1])}"
+    if dtype.names is not None and dtype.fields is not None:
+        fields = (f"{name} at {dtype.fields[name][1]}: {type_text(dtype.fields[name][0])}" for name in dtype.names)
+        return f"{{{', '.join(fields)}}} of {dtype.itemsize}"
+    return dtype.str if dtype.type.__module__ == "numpy" else dtype.name
+
+
+def as_text(value: Any) -> str:
+    """A scalar as text that does not depend on the NumPy version."""
+    if value.dtype.names is not None:
+        return "(" + ", ".join(as_text(np.asarray(value[field])) for field in value.dtype.names) + ")"
+    if np.ndim(value):
+        return "[" + ", ".join(as_text(item) for item in value.reshape(-1)) + "]"
+    value = np.asarray(value)
+    kind = value.dtype.kind
+    if kind in "bmMU":
+        return str(value[()])
+    if kind == "S" or (kind == "V" and type_name(value) == "void"):
+        return bytes(value.tobytes()).hex()
+    if kind == "c":
+        return repr(complex(value))
+    return str(int(value)) if kind in "iu" or "int" in type_name(value) else repr(float(value))
+
+
+def type_name(value: np.ndarray[Any, Any]) -> str:
+    return value.dtype.type.__name__.removesuffix("_")
+
+
+def main() -> None:
+    """Write the files that are missing."""
+    from fedpost.frame import Frame
+    from fedpost.pipeline import METADATA as SECTION
+    from fedpost.pipeline import Pipeline, decode_tensors
+
+    for name, case in CASES.items():
+        path = HERE / f"{name}.frame"
+        if path.exists():
+            continue
+        tensors = case.tensors()
+        sections = {} if case.metadata is None else {SECTION: dict(case.metadata)}
+        frame = Pipeline.parse(case.pipeline, checksum=case.checksum).encode(tensors, sections)
+        data = bytes(frame)
+        expected = tensors
+        if case.pipeline.startswith("cast"):
+            expected = decode_tensors(Frame.decode(data)).arrays()
+        write(path, data, case.checksum, case.pipeline, expected)
+    path = HERE / f"{NEWER_MINOR}.frame"
+    if not path.exists():
+        write(path, newer_minor(), "blake3", "dense | fedwt | none", {"w": np.array([1.0, 2.0, 3.0])})
+
+
+def write(path: Path, data: bytes, checksum: str, pipeline: str, expected: Arrays) -> None:
+    facts = {"size": len(data), "checksum": checksum, "pipeline": pipeline}
+    lines = ",\n".join(json.dumps(described(name, array)) for name, array in expected.items())
+    path.write_bytes(data)
+    path.with_suffix(".json").write_text(f'{json.dumps(facts)[:-1]}, "tensors": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
