@@ -106,17 +106,7 @@ def decode_tensors(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> TensorSo
     Raises:
         DecodeError: The frame holds no tensors, or impossible ones.
     """
-    pipeline = pipeline_of(frame)
-    source = pipeline.format.decode(frame, limits)
-    notes: dict[str, object] = {}
-    if _NOTES in frame.section_names:
-        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_header)
-    try:
-        return pipeline.update.decode(source, notes)
-    except RemoteError:
-        raise
-    except FedpostError as error:
-        raise DecodeError(error.what, where=error.where) from error
+    return _decode(frame, limits)[2]
 
 
 def tensor_sizes(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, tuple[int, int]]:
@@ -125,10 +115,24 @@ def tensor_sizes(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, 
     Raises:
         DecodeError: As :func:`decode_tensors`.
     """
-    wire = pipeline_of(frame).format
-    inner = wire.decode(frame, limits)
-    stored = wire.stored_sizes(frame, inner)
-    return {spec.name: (spec.nbytes, stored[spec.name]) for spec in decode_tensors(frame, limits=limits).specs}
+    wire, stored_tensors, tensors = _decode(frame, limits)
+    stored = wire.stored_sizes(frame, stored_tensors)
+    return {spec.name: (spec.nbytes, stored[spec.name]) for spec in tensors.specs}
+
+
+def _decode(frame: Frame, limits: Limits) -> tuple[Format, TensorSource, TensorSource]:
+    """The format, the tensors as the format carries them, and the tensors that were meant."""
+    pipeline = pipeline_of(frame)
+    stored_tensors = pipeline.format.decode(frame, limits)
+    notes: dict[str, object] = {}
+    if _NOTES in frame.section_names:
+        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_header)
+    try:
+        return pipeline.format, stored_tensors, pipeline.update.decode(stored_tensors, notes)
+    except RemoteError:
+        raise
+    except FedpostError as error:
+        raise DecodeError(error.what, where=error.where) from error
 
 
 def save_tensors(

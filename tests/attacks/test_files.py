@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedpost.blobs import FileBlobStore, MemoryBlobStore
-from fedpost.errors import DecodeError, LimitError, TransportError, TruncatedError
+from fedpost.errors import DecodeError, LimitError, RemoteError, TransportError, TruncatedError
 from fedpost.frame import DEFAULT_LIMITS, Frame
 from fedpost.pipeline import Pipeline, load_tensors, save_tensors
 from fedpost.transports.mailbox import MailboxEndpoint
@@ -100,7 +100,7 @@ def box(tmp_path):
 def test_a_link_is_not_followed(box):
     (box / "mail" / "a").symlink_to(box.parent / "secret")
     store = FileBlobStore(box)
-    with pytest.raises(TransportError):
+    with pytest.raises(RemoteError):
         get(store, "mail/a")
     assert store.list("mail") == []
 
@@ -110,7 +110,7 @@ def test_a_link_that_leads_nowhere(box):
     (box / "mail" / "loop").symlink_to("loop")
     store = FileBlobStore(box)
     for key in ("mail/a", "mail/loop"):
-        with pytest.raises(TransportError):
+        with pytest.raises(RemoteError):
             get(store, key)
     assert store.list("mail") == []
 
@@ -129,7 +129,6 @@ def test_a_delete_removes_a_link_and_not_what_it_names(box):
     assert (box.parent / "secret").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="only the last part of a key is opened without following links")
 @pytest.mark.parametrize("act", ["get", "list", "put", "delete"])
 def test_a_folder_that_is_a_link_is_not_followed(act, box):
     outside = box.parent / "outside"
@@ -143,7 +142,7 @@ def test_a_folder_that_is_a_link_is_not_followed(act, box):
         "put": lambda: store.put("mail/server/b", [memoryview(b"x")]),
         "delete": lambda: store.delete("mail/server/a"),
     }[act]
-    with pytest.raises(TransportError):
+    with pytest.raises((RemoteError, TransportError)):
         use()
     assert [path.name for path in outside.iterdir()] == ["a"]
 
@@ -152,7 +151,7 @@ def test_a_folder_that_is_a_link_is_not_followed(act, box):
 def test_a_pipe_is_not_waited_for(box):
     os.mkfifo(box / "mail" / "a")
     store = FileBlobStore(box)
-    with pytest.raises(TransportError, match="not a regular file"):
+    with pytest.raises(RemoteError, match="not a regular file"):
         get(store, "mail/a")
     assert store.list("mail") == []
 
@@ -165,7 +164,7 @@ def test_other_special_files(box, monkeypatch):
         listening.bind("socket")
         store = FileBlobStore(box)
         for key in ("mail/folder", "mail/socket"):
-            with pytest.raises(TransportError):
+            with pytest.raises(RemoteError):
                 get(store, key)
         assert store.list("mail") == []
         with pytest.raises(TransportError):
@@ -230,5 +229,5 @@ def test_a_sparse_terabyte_as_a_model(tmp_path):
 def test_a_pipe_as_a_model_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model")
     code = "import sys, pathlib; from fedpost.pipeline import load_tensors; load_tensors(pathlib.Path(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, check=False, timeout=3)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, check=False, timeout=2)
     assert done.returncode == 1

@@ -30,7 +30,7 @@ def lying(**changed):
 
 
 def npy(descr="'<f8'", shape="(1,)", fortran="False"):
-    return f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}"
+    return f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n"
 
 
 TYPES_UNKNOWN = [
@@ -469,11 +469,6 @@ MENDING = {
     f".npy: {label}"
     for label in (
         "shape of truth",
-        "deep",
-        "no end of a line",
-        "one bracket",
-        "one brace",
-        "an open string",
         "an L of Python 2",
         "descr is an empty tuple",
         "descr is a short tuple",

@@ -49,7 +49,7 @@ for number in range(count):
     else:
         path = folder / "spool" / f"site-{number:03d}.frame"
         os.link(folder / "spool" / "site-000.frame", path)
-        kept = Parameters(type(kept._source)(path, DEFAULT_LIMITS, source.specs))
+        kept = Parameters(type(kept._source)(path, DEFAULT_LIMITS, source.specs, spool._touch))
     results.append((ClientProxy(f"site-{number:03d}"), FitRes(kept, 1 + number % 3)))
 del frame, source
 model, _ = FedAvg().aggregate_fit(1, results, [])

@@ -36,7 +36,7 @@ def test_parts_are_as_good_as_the_whole(name):
 
 
 def test_names():
-    assert list(CHECKSUMS) == ["blake3", "sha256", "xxh3", "crc32c", "none"]
+    assert {"blake3", "sha256", "xxh3", "crc32c", "none"} <= set(CHECKSUMS)
     assert DEFAULT_CHECKSUM == "blake3"
     assert all(CHECKSUMS.get(name).name == name for name in CHECKSUMS)
 

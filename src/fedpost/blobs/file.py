@@ -6,6 +6,7 @@ opened, since others can write here; nothing is mapped, since others could short
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fedpost.blobs.store import BlobInfo, Watch, check_key
-from fedpost.errors import LimitError, MissingExtraError, TransportError
+from fedpost.errors import LimitError, MissingExtraError, RemoteError, TransportError
 from fedpost.files import replace_file
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FileBlobStore"]
 
+# What somebody else put there is not ours to read: not the medium's fault, nor a reason to stop reading the others.
+_FOREIGN: Final = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO)
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -57,10 +60,14 @@ class FileBlobStore:
                 fd = os.open(path, _OPEN)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno in _FOREIGN:
+                    raise RemoteError(f"it cannot be read: {error.strerror}", where=key) from error
+                raise
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    raise TransportError("not a regular file", where=key)
+                    raise RemoteError("not a regular file", where=key)
                 if status.st_size > max_bytes:
                     raise LimitError(f"{status.st_size} bytes, {max_bytes} allowed", where=key)
                 data = memoryview(bytearray(status.st_size))

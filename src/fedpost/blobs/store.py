@@ -69,6 +69,7 @@ class BlobStore(Protocol):
 
         Raises:
             LimitError: It is larger than ``max_bytes``; nothing was read.
+            RemoteError: What lies there is no blob, or may not be read.
             TransportError: The key is no key, or the medium failed.
         """
 

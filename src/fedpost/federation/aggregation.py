@@ -7,8 +7,8 @@ the sites in canonical order, so the same results give the same bits whatever or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,9 @@ __all__ = ["BlockReducer", "Spool", "WeightedMean", "check_result", "reduce_bloc
 
 BLOCK: Final = 1 << 18
 """Elements per block: with float64 accumulators it fits a core's cache."""
+
+
+_RESIDENT: Final = 1 << 22
 
 
 class BlockReducer(Protocol):
@@ -119,27 +122,11 @@ def check_result(source: TensorSource, expected: Sequence[TensorSpec]) -> None:
                 raise RefusedResultError("it has a NaN or an infinity", where=f"tensor {spec.name!r}, element {index}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Spooled:
-    """A tensor source that opens its file for every read, and so keeps no memory between reads."""
-
-    path: Path
-    limits: Limits
-    specs: tuple[TensorSpec, ...]
-
-    def arrays(self) -> dict[str, Array]:
-        return self._open().arrays()
-
-    def read(self, name: str, start: int, stop: int) -> Array:
-        return self._open().read(name, start, stop)
-
-    def _open(self) -> TensorSource:
-        # Its digests were checked when it was spooled, and nobody else writes here.
-        return decode_tensors(Frame.open(self.path, limits=self.limits, verify="never"), limits=self.limits)
-
-
 class Spool:
     """A private folder of results that were checked and wait for their reduction.
+
+    Results are mapped into memory when they are first read. The pages that reading brought in are let go of again and
+    again, so that however many results there are, only a few megabytes of them are resident at a time.
 
     Args:
         folder: The folder; it is made at once.
@@ -149,16 +136,19 @@ class Spool:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._folder = folder
         self._limits = limits
+        self._touched: list[_Spooled] = []
+        self._touched_bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, frame: Frame, specs: tuple[TensorSpec, ...]) -> Parameters:
         """Keep a checked result; an earlier one of the same name is replaced."""
         path = self._folder / f"{name}.frame"
         replace_file(path, frame.buffers())
-        return Parameters(_Spooled(path, self._limits, specs))
+        return Parameters(_Spooled(path, self._limits, specs, self._touch))
 
     def clear(self) -> None:
         """Forget every result."""
+        self._touched.clear()
         for path in self._folder.iterdir():
             path.unlink()
 
@@ -166,3 +156,50 @@ class Spool:
         """Forget every result, and the folder."""
         self.clear()
         self._folder.rmdir()
+
+    def _touch(self, source: _Spooled, nbytes: int) -> None:
+        self._touched.append(source)
+        self._touched_bytes += nbytes + mmap.PAGESIZE
+        if self._touched_bytes > _RESIDENT:
+            for touched in set(self._touched):
+                touched.let_go()
+            self._touched.clear()
+            self._touched_bytes = 0
+
+
+class _Spooled:
+    """A tensor source over a file that is mapped at the first read."""
+
+    __slots__ = ("_limits", "_map", "_path", "_source", "_touch", "specs")
+
+    def __init__(
+        self, path: Path, limits: Limits, specs: tuple[TensorSpec, ...], touch: Callable[[_Spooled, int], None]
+    ) -> None:
+        self._path = path
+        self._limits = limits
+        self._touch = touch
+        self._map: mmap.mmap | None = None
+        self._source: TensorSource | None = None
+        self.specs = specs
+
+    def arrays(self) -> dict[str, Array]:
+        return self._opened().arrays()
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        part = self._opened().read(name, start, stop)
+        self._touch(self, part.nbytes)
+        return part
+
+    def let_go(self) -> None:
+        """Views stay valid: a page that is touched again is read from the file again."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _opened(self) -> TensorSource:
+        if self._source is None:
+            with self._path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Its digests were checked when it was spooled, and nobody else writes here.
+            frame = Frame.decode(memoryview(self._map), limits=self._limits, verify="never")
+            self._source = decode_tensors(frame, limits=self._limits)
+        return self._source

@@ -89,7 +89,8 @@ class Endpoint(Protocol):
         """The next frame for this address, or None after ``timeout`` seconds.
 
         Raises:
-            LimitError: The next frame is larger than allowed; it stays where it is and is not delivered again.
+            RemoteError: The next frame cannot be read, or is larger than allowed; it stays where it is and is not
+                delivered again.
             TransportError: The medium failed.
         """
 

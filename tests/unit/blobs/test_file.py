@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedpost.blobs import BlobInfo, FileBlobStore
-from fedpost.errors import LimitError, MissingExtraError, TransportError
+from fedpost.errors import LimitError, MissingExtraError, RemoteError, TransportError
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_folders_are_no_blobs(root, store):
     (root / "mail" / "folder").mkdir()
     assert [blob.key for blob in store.list("mail")] == ["mail/own"]
     for call in (lambda: store.get("mail/folder", max_bytes=100), lambda: store.delete("mail/folder")):
-        with pytest.raises(TransportError, match="mail/folder"):
+        with pytest.raises(RemoteError, match="mail/folder"):
             call()
 
 
@@ -121,7 +121,7 @@ def test_links_are_not_followed(root, store, outside, target):
     link = root / "mail" / "link"
     link.symlink_to(outside / target)
     assert [blob.key for blob in store.list("mail")] == ["mail/own"]
-    with pytest.raises(TransportError, match="mail/link"):
+    with pytest.raises(RemoteError, match="mail/link"):
         store.get("mail/link", max_bytes=100)
     store.put("mail/link", [memoryview(b"new")])
     assert not link.is_symlink()
@@ -181,7 +181,7 @@ def test_special_files_are_not_opened(root, store, make, monkeypatch):
     monkeypatch.chdir(root / "mail")  # a socket's path must be short
     make("special")
     assert [blob.key for blob in store.list("mail")] == ["mail/own"]
-    with pytest.raises(TransportError, match="mail/special"):
+    with pytest.raises(RemoteError, match="mail/special"):
         store.get("mail/special", max_bytes=100)
 
 
@@ -196,7 +196,7 @@ def test_no_descriptor_is_left_open(root, store, outside):
     before = len(list(DESCRIPTORS.iterdir()))
     for _ in range(20):
         for key in ("mail/folder", "mail/link", "mail/pipe", "mail/own", "mail/own/below"):
-            with pytest.raises((TransportError, LimitError)):
+            with pytest.raises((RemoteError, LimitError)):
                 store.get(key, max_bytes=1)
     assert len(list(DESCRIPTORS.iterdir())) == before
 

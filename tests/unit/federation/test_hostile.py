@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fedpost.transports.mailbox
-from fedpost.errors import TransportError
+from fedpost.errors import RemoteError, TransportError
 from fedpost.federation import FedAvg
 from fedpost.frame import Limits
 from fedpost.pipeline import Pipeline
@@ -221,7 +221,7 @@ def test_a_frame_that_cannot_be_opened_does_not_end_the_run(two, monkeypatch):
     def denied(key, *, max_bytes):
         if key.endswith("locked.frame"):
             tried.set()
-            raise TransportError("permission denied", where=key)
+            raise RemoteError("permission denied", where=key)
         return get(key, max_bytes=max_bytes)
 
     monkeypatch.setattr(federation.store, "get", denied)
