@@ -1,7 +1,7 @@
 """Handwritten digits, learned by sites that each hold a part of them: scikit-learn's digits and its neural network.
 
-The 1,797 images of 8 x 8 pixels come with scikit-learn. A fifth of them is the server's test set; the rest is split over
-the sites, each class by a Dirichlet distribution, so that the sites see very different digits.
+The 1,797 images of 8 x 8 pixels come with scikit-learn. A fifth of them is the server's test set; the rest is split
+over the sites, each class by a Dirichlet distribution, so that the sites see very different digits.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def app(
     def evaluate(
         server_round: int,
         parameters: list[np.ndarray],
-        config: dict[str, object],  # noqa: ARG001 - the server's settings, none here
+        config: dict[str, object],
     ) -> tuple[float, dict[str, float]] | None:
         if server_round % evaluate_every:
             return None

@@ -14,7 +14,15 @@ from typing import Final, Self
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
 from fedpost.codecs import Codec, Dense, parse_codec
 from fedpost.compression import Compression
-from fedpost.errors import ConfigError, DecodeError, FedpostError, RegistryError, RemoteError, UnsupportedError
+from fedpost.errors import (
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    FedpostError,
+    RegistryError,
+    RemoteError,
+    UnsupportedError,
+)
 from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
 from fedpost.tensors import FORMATS, Array, Fedwt, Format, TensorSource
@@ -74,9 +82,11 @@ class Pipeline:
         """
         small, notes = self.update.encode(tensors)
         encoded = self.format.encode(small)
-        own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {})}
+        own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {}), **encoded.sections}
+        if taken := own.keys() & (sections or {}).keys():
+            raise EncodeError(f"the section {min(taken)!r} is the pipeline's own")
         return Frame.build(
-            {**own, **encoded.sections, **(sections or {})},
+            {**own, **(sections or {})},
             encoded.segments,
             checksum=self.checksum,
             compression=self.compression,

@@ -1,12 +1,13 @@
 """What happened, how long it took and how many bytes it was: records, and the sinks that take them.
 
-Rules: nothing is recorded unless a sink was given; records are typed and go to JSON Lines without loss; a
-:class:`Telemetry` is passed as an argument, never found in a global. Byte counts in :class:`Transfer` are the ledger:
-its sum over a message is that message's size on the wire.
+Rules: nothing is recorded unless a sink was given; records are typed and go to JSON Lines (NaN and infinity become
+null there); a :class:`Telemetry` is passed as an argument, never found in a global. Byte counts in :class:`Transfer`
+are the ledger: their sum over a message is that message's size on the wire.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
 import msgspec
+
+_TAIL: Final = 1 << 16
 
 __all__ = ["NO_TELEMETRY", "Event", "JsonLinesSink", "Record", "Sink", "Span", "Telemetry", "Transfer", "read_records"]
 
@@ -159,6 +162,7 @@ class JsonLinesSink:
     """
 
     def __init__(self, path: Path) -> None:
+        _cut_unfinished_line(path)
         self._file = path.open("ab")
         self._encoder = msgspec.json.Encoder()
 
@@ -177,6 +181,23 @@ class JsonLinesSink:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Remove what a kill left behind the last line that is whole, so that the next record starts a line of its own."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(end - _TAIL, 0)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        file.truncate(end)
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -210,7 +210,7 @@ def test_unfinished_and_foreign_files_as_models(tmp_path):
         path.write_bytes(data)
         with pytest.raises(error):
             load_tensors(path)
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(DecodeError, match="not a regular file"):
         load_tensors(tmp_path)
     with pytest.raises(FileNotFoundError):
         load_tensors(tmp_path / "nothing")
@@ -225,7 +225,6 @@ def test_a_sparse_terabyte_as_a_model(tmp_path):
         load_tensors(path)
 
 
-@pytest.mark.xfail(strict=True, reason="opening a pipe waits for its writer")
 def test_a_pipe_as_a_model_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model")
     code = "import sys, pathlib; from fedpost.pipeline import load_tensors; load_tensors(pathlib.Path(sys.argv[1]))"

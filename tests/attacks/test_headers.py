@@ -230,7 +230,7 @@ ATTACKS = {
     ),
     "a chunk too few": (lambda f: f.coded(MIB + 1, [b"x"]), "DecodeError", "segment 0"),
     "a chunk too many": (lambda f: f.coded(MIB, [b"x", b"x"]), "DecodeError", "segment 0"),
-    "an empty compressed segment": (lambda f: f.coded(0, []), "DecodeError", "segment 0"),
+    "an empty compressed segment": (lambda f: f.coded(0, []), "DecodeError", "header"),
     "an empty segment with a chunk": (lambda f: f.coded(0, [b"x"]), "DecodeError", "segment 0"),
     "a chunk of no bytes": (lambda f: f.coded(100, [b""]), "DecodeError", "segment 0"),
     "a chunk of -1 bytes": (

@@ -114,7 +114,6 @@ def test_sizes_of_tensors_are_of_what_they_were_and_what_is_stored():
     assert 0 < packed["w"][1] < 200
 
 
-@pytest.mark.xfail(strict=True, reason="the caller's section takes the place of the pipeline's own")
 @pytest.mark.parametrize("name", ["pipeline", "tensors", "update"])
 def test_a_section_of_the_pipelines_own_is_not_overwritten(name):
     with pytest.raises(EncodeError):

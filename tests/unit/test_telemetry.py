@@ -123,7 +123,6 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
         assert list(read_records(path)) == RECORDS[: whole[:length].count(b"\n")]
 
 
-@pytest.mark.xfail(strict=True, reason="the next record is written onto the line that was cut off")
 def test_a_run_that_goes_on_after_a_kill_can_be_read(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_bytes(b'{"kind":"event","at":1.0,"na')
@@ -132,11 +131,10 @@ def test_a_run_that_goes_on_after_a_kill_can_be_read(tmp_path):
     assert list(read_records(path)) == RECORDS[:1]
 
 
-@pytest.mark.xfail(strict=True, reason="JSON has no NaN and no infinity, and msgspec writes null")
-def test_losses_that_are_no_numbers_are_kept(tmp_path):
+def test_what_is_no_finite_number_becomes_null(tmp_path):
+    """JSON has no NaN and no infinity."""
     path = tmp_path / "run.jsonl"
     with JsonLinesSink(path) as sink:
         sink.record(Event(at=1.0, name="loss", values={"nan": math.nan, "inf": math.inf}))
     (record,) = read_records(path)
-    assert math.isnan(record.values["nan"])
-    assert record.values["inf"] == math.inf
+    assert record.values == {"nan": None, "inf": None}

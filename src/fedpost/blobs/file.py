@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fedpost.blobs.store import BlobInfo, Watch, check_key
 from fedpost.errors import LimitError, MissingExtraError, RemoteError, TransportError
-from fedpost.files import replace_file
+from fedpost.files import write_buffers
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -26,6 +27,8 @@ __all__ = ["FileBlobStore"]
 
 # What somebody else put there is not ours to read: not the medium's fault, nor a reason to stop reading the others.
 _FOREIGN: Final = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO)
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -33,74 +36,79 @@ class FileBlobStore:
     """A folder with the BlobStore contract.
 
     Args:
-        root: The folder; it is made when something is stored or watched.
+        root: The folder; it is made when something is stored or watched. It may be reached by a link, unlike what is
+            in it.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._temporary = root / ".tmp"
-        self._made: set[Path] = set()
 
     def put(self, key: str, buffers: Iterable[memoryview]) -> int:
         """Write a file beside, then rename it into place."""
-        path = self._path(key)
-        content = list(buffers)
-        with _mapped(key):
+        *folder, name = check_key(key).split("/")
+        unfinished = f"{secrets.token_hex(8)}.{name}"
+        with _mapped(key), self._folder([".tmp"], make=True) as temporary:
+            fd = os.open(unfinished, _CREATE, 0o644, dir_fd=temporary)
             try:
-                return self._put(path, content)
-            except FileNotFoundError:  # somebody tidied a folder away since it was made
-                self._made.clear()
-                return self._put(path, content)
+                try:
+                    size = write_buffers(fd, buffers)
+                finally:
+                    os.close(fd)
+                with self._folder(folder, make=True) as target:
+                    os.replace(unfinished, name, src_dir_fd=temporary, dst_dir_fd=target)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(unfinished, dir_fd=temporary)
+                raise
+        return size
 
     def get(self, key: str, *, max_bytes: int) -> memoryview | None:
         """Read a file into fresh memory, once its size is known to be allowed."""
-        path = self._path(key)
+        *folder, name = check_key(key).split("/")
         with _mapped(key):
             try:
-                fd = os.open(path, _OPEN)
+                with self._folder(folder) as parent:
+                    fd = _open_own(name, parent, key)
             except FileNotFoundError:
                 return None
-            except OSError as error:
-                if error.errno in _FOREIGN:
-                    raise RemoteError(f"it cannot be read: {error.strerror}", where=key) from error
-                raise
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
                     raise RemoteError("not a regular file", where=key)
                 if status.st_size > max_bytes:
                     raise LimitError(f"{status.st_size} bytes, {max_bytes} allowed", where=key)
-                data = memoryview(bytearray(status.st_size))
+                view = memoryview(bytearray(status.st_size))
                 filled = 0
-                while filled < data.nbytes and (count := os.readv(fd, [data[filled:]])):
+                while filled < len(view) and (count := os.readv(fd, [view[filled:]])):
                     filled += count
             finally:
                 os.close(fd)
-        return data[:filled].toreadonly()
+        return view[:filled].toreadonly()
 
     def list(self, folder: str) -> list[BlobInfo]:
         """The regular files of a folder that have the names of blobs."""
         found = []
         with _mapped(folder):
             try:
-                entries = os.scandir(self._path(f"{folder}/x").parent)
+                with self._folder(check_key(folder).split("/")) as fd, os.scandir(fd) as entries:
+                    for entry in entries:
+                        try:
+                            if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+                                size = entry.stat(follow_symlinks=False).st_size
+                                found.append(BlobInfo(check_key(f"{folder}/{entry.name}"), size))
+                        except (FileNotFoundError, TransportError):
+                            continue  # taken by somebody else meanwhile, or a foreign file such as a sync tool's own
             except FileNotFoundError:
                 return []
-            with entries:
-                for entry in entries:
-                    try:
-                        if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-                            size = entry.stat(follow_symlinks=False).st_size
-                            found.append(BlobInfo(check_key(f"{folder}/{entry.name}"), size))
-                    except (FileNotFoundError, TransportError):
-                        continue  # taken by somebody else meanwhile, or a foreign file such as a sync tool's own
         return sorted(found, key=lambda blob: blob.key)
 
     def delete(self, key: str) -> bool:
         """Unlink a file."""
+        *folder, name = check_key(key).split("/")
         with _mapped(key):
             try:
-                self._path(key).unlink()
+                with self._folder(folder) as parent:
+                    os.unlink(name, dir_fd=parent)
             except FileNotFoundError:
                 return False
         return True
@@ -112,30 +120,36 @@ class FileBlobStore:
             MissingExtraError: The extra ``fedpost[run]`` is not installed.
             TransportError: The folder cannot be made or watched.
         """
-        path = self._path(f"{folder}/x").parent
-        with _mapped(folder):
-            self._make(path)
-            return _FolderWatch(path)
+        parts = check_key(folder).split("/")
+        with _mapped(folder), self._folder(parts, make=True):
+            return _FolderWatch(self._root.joinpath(*parts))
 
-    def _path(self, key: str) -> Path:
-        """The file of a key, once no folder on the way to it is a link to somewhere else."""
-        *folders, _ = check_key(key).split("/")
-        root = os.path.realpath(self._root)
-        for folder in (folders, [".tmp"]):
-            expected = os.path.join(root, *folder)  # noqa: PTH118 - compared with what realpath gives
-            if os.path.realpath(expected) != expected:
-                raise TransportError("a folder on the way is a link", where=key)
-        return self._root / key
+    @contextmanager
+    def _folder(self, parts: Iterable[str], *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder, reached without following links: others could put one there."""
+        if make:
+            self._root.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._root, _FOLDER)
+        try:
+            for part in parts:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=fd)
+                inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
 
-    def _put(self, path: Path, buffers: Sequence[memoryview]) -> int:
-        self._make(self._temporary)
-        self._make(path.parent)
-        return replace_file(path, buffers, temporary=self._temporary)
 
-    def _make(self, folder: Path) -> None:
-        if folder not in self._made:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._made.add(folder)
+def _open_own(name: str, folder: int, key: str) -> int:
+    try:
+        return os.open(name, _OPEN, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _FOREIGN:
+            raise RemoteError(f"it cannot be read: {error.strerror}", where=key) from error
+        raise
 
 
 @contextmanager

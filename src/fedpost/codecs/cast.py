@@ -1,6 +1,7 @@
 """``cast(dtype)``: floating-point tensors in a narrower type.
 
-Law: each value is rounded to nearest, ties to even, as IEEE 754 says; decoding widens it again, which is exact.
+Law: each value is rounded to nearest, ties to even, as IEEE 754 says; float64 to ``bfloat16`` goes through float32, so
+values that lie next to a tie may go the other way. Decoding widens it again, which is exact.
 The relative error is at most 2⁻⁸ for ``bfloat16`` and 2⁻¹¹ for ``float16`` in its normal range. Integers, booleans and
 floats that are not wider stay as they are.
 """
@@ -18,6 +19,7 @@ from fedpost.codecs.codec import CODECS, Notes
 from fedpost.errors import ConfigError, DecodeError, EncodeError, UnsupportedError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import dtype_from_name, dtype_name
+from fedpost.tensors.format import name_of
 
 __all__ = ["Cast"]
 
@@ -53,6 +55,7 @@ class Cast:
         out: dict[str, Array] = {}
         widened: dict[str, str] = {}
         for name, array in tensors.items():
+            name_of(name, array)
             if array.dtype not in _WIDER or array.dtype.itemsize <= target.itemsize:
                 out[name] = array
                 continue
@@ -106,7 +109,9 @@ class _Widened:
         if name not in self.dtypes:
             return array
         with np.errstate(invalid="ignore"):  # a signalling NaN is the sender's affair
-            return array.astype(self.dtypes[name])
+            wide = array.astype(self.dtypes[name])
+        wide.flags.writeable = False  # as every tensor that was received
+        return wide
 
 
 CODECS.register("cast", Cast)

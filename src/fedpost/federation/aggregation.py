@@ -158,13 +158,14 @@ class Spool:
         self._folder.rmdir()
 
     def _touch(self, source: _Spooled, nbytes: int) -> None:
-        self._touched.append(source)
-        self._touched_bytes += nbytes + mmap.PAGESIZE
         if self._touched_bytes > _RESIDENT:
             for touched in set(self._touched):
                 touched.let_go()
             self._touched.clear()
             self._touched_bytes = 0
+        # Noted after that: what is handed out now is touched later.
+        self._touched.append(source)
+        self._touched_bytes += nbytes + mmap.PAGESIZE
 
 
 class _Spooled:

@@ -8,6 +8,8 @@ a digest or must be zero. A frame knows segments and named sections. What they m
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -105,9 +107,11 @@ class Frame:
         """The same segments under a header with further sections: what is sent to many is encoded and hashed once.
 
         Raises:
-            EncodeError: A section holds what MessagePack cannot.
+            EncodeError: A section holds what MessagePack cannot, or is there already.
         """
         old = self._header
+        if twice := self._sections.keys() & sections.keys():
+            raise EncodeError(f"the frame has a section {min(twice)!r} already")
         header = Header(old.checksum, old.requires, old.segments, [*old.sections, *_pack_sections(sections)])
         return type(self)(pack_header(header), header, self._stored, unverified=self._unverified, minor=MINOR)
 
@@ -182,11 +186,16 @@ class Frame:
             OSError: The file cannot be opened.
             DecodeError: As :meth:`decode`.
         """
-        with path.open("rb") as file:
-            try:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError:  # an empty file cannot be mapped
-                raise TruncatedError("the file is empty", where=str(path)) from None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError("not a regular file", where=str(path))
+            if not status.st_size:  # it could not be mapped
+                raise TruncatedError("the file is empty", where=str(path))
+            data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
         return cls.decode(memoryview(data), limits=limits, verify=verify)
 
     def verify(self) -> None:
@@ -329,6 +338,9 @@ def _compress(segment: memoryview, compression: Compression) -> tuple[list[memor
 
 
 def _pack_sections(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Raw]]:
+    for name in sections:
+        if not isinstance(name, str):
+            raise EncodeError(f"the name {name!r} of a header section is not text")
     try:
         return [(name, msgspec.Raw(_ENCODER.encode(value))) for name, value in sections.items()]
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

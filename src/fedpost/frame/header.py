@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import blake3
 import msgspec
@@ -36,6 +36,9 @@ FLAG_SEALED: Final = 1
 _PROLOGUE: Final = struct.Struct("<8sBBHIQ16s")
 _DIGESTED_PROLOGUE: Final = 24
 _MIN_CHUNK: Final = 1 << 16
+_MAX_CODINGS: Final = 255
+_MAX_FEATURES: Final = 64
+_MAX_SECTIONS: Final = 1024
 _FEATURES: Final[frozenset[str]] = frozenset()
 
 
@@ -55,7 +58,7 @@ class Limits:
     """
 
     max_frame: int = 1 << 34
-    max_header: int = 1 << 26
+    max_header: int = 1 << 24
     max_section: int = 1 << 20
     max_raw: int = 1 << 34
     max_segments: int = 1 << 18
@@ -81,10 +84,11 @@ class SegmentTable(msgspec.Struct, array_like=True, frozen=True):
 
     raw: list[int]
     digests: bytes
-    codings: list[str] = []
+    codings: Annotated[list[str], msgspec.Meta(max_length=_MAX_CODINGS)] = []
     coding: list[int] = []
     chunk: int = 0
-    chunks: list[list[int]] = []
+    # No row may be empty: an empty one costs a byte on the wire and a hundred in memory.
+    chunks: list[Annotated[list[int], msgspec.Meta(min_length=1)]] = []
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
@@ -98,9 +102,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     """
 
     checksum: str
-    requires: list[str]
+    requires: Annotated[list[str], msgspec.Meta(max_length=_MAX_FEATURES)]
     segments: SegmentTable
-    sections: list[tuple[str, msgspec.Raw]]
+    sections: Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=_MAX_SECTIONS)]
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -141,7 +145,7 @@ def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Head
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DecodeError(str(error), where="header") from error
     if unknown := [name for name in header.requires if name not in _FEATURES]:
-        raise UnsupportedError(f"needs the features {unknown}", where="header", hint="Use a newer fedpost.")
+        raise UnsupportedError(f"needs the feature {unknown[0][:80]!r}", where="header", hint="Use a newer fedpost.")
     if len({name for name, _ in header.sections}) < len(header.sections):
         raise DecodeError("a section comes twice", where="header")
     return minor, view[:end], header

@@ -68,13 +68,25 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name of an element type.
 
     Raises:
-        EncodeError: It has none: object arrays, and types of other libraries.
+        EncodeError: It has none that a reader takes for the same type: object arrays, types of other libraries,
+            structures that are too deep or too long, or have titles.
     """
+    name = _name(dtype)
+    try:
+        same = dtype_from_name(name) == dtype
+    except DecodeError as error:
+        raise EncodeError(f"element type {dtype} cannot be put in a frame: {error.what}") from error
+    if not same:
+        raise EncodeError(f"element type {dtype} cannot be put in a frame: a reader would take it for another")
+    return name
+
+
+def _name(dtype: np.dtype[Any]) -> str:
     if dtype.names is not None and dtype.fields is not None:
         fields = []
         for name in dtype.names:
             base, shape = dtype.fields[name][0].subdtype or (dtype.fields[name][0], ())
-            fields.append((name, dtype_name(base), dtype.fields[name][1], list(shape)))
+            fields.append((name, _name(base), dtype.fields[name][1], list(shape)))
         return "struct" + msgspec.json.encode(_Struct(dtype.itemsize, fields)).decode()
     big = ">" if dtype.byteorder == ">" else ""
     plain = dtype.newbyteorder("=") if big else dtype

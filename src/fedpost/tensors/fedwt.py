@@ -17,7 +17,7 @@ import numpy as np
 from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.tensors.dtypes import dtype_from_name
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, name_of
+from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, check_range, name_of
 
 __all__ = ["Fedwt", "FedwtTensors"]
 
@@ -97,7 +97,7 @@ class Fedwt:
             ranks.append(array.ndim)
             dims += array.shape
             if array.nbytes < _GATHER_BELOW:
-                segments.append(writer.gathered(dtype, array.tobytes()))
+                segments.append(writer.gathered(dtype, _contiguous(array).tobytes()))
                 continue
             flags = array.flags
             if not flags.c_contiguous:
@@ -105,7 +105,7 @@ class Fedwt:
                     fortran.append(index)
                     array = array.T  # noqa: PLW2901 - the same memory, in C order
                 else:
-                    array = np.ascontiguousarray(array)  # noqa: PLW2901 - there is no way to refer to strided memory
+                    array = _contiguous(array)  # noqa: PLW2901 - there is no way to refer to strided memory
             segments.append(writer.alone(dtype, np.asarray(array).reshape(-1).view(np.uint8).data))
         table = _Table(list(tensors), bytes(ranks), dims, segments, list(writer.dtypes), writer.segment_dtypes, fortran)
         joined = [memoryview(b"".join(s)) if isinstance(s, list) else s for s in writer.segments]
@@ -197,9 +197,9 @@ class FedwtTensors:
         if self._index is None:
             self._index = {name: index for index, name in enumerate(self._names)}
         index = self._index[name]
-        dtype, first = self._dtypes[index], self._starts[index]
+        dtype, first, shape = self._dtypes[index], self._starts[index], self._shapes[index]
+        check_range(math.prod(shape), start, stop)
         if index in self._fortran:
-            shape = self._shapes[index]
             whole = self._frame.read(self._segments[index], first, first + math.prod(shape) * dtype.itemsize)
             return np.ndarray(shape, dtype, whole, order="F").reshape(-1)[start:stop]
         end = first + stop * dtype.itemsize
@@ -217,8 +217,19 @@ class FedwtTensors:
         return sizes
 
 
+def _contiguous(array: Array) -> Array:
+    """The array in C order; where a structure is copied its gaps are zero, not what memory held before."""
+    if array.dtype.names is None or array.flags.c_contiguous:
+        return np.ascontiguousarray(array) if array.ndim else array
+    out: Array = np.zeros(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
 def _segment_dtypes(table: _Table, segments: int) -> list[np.dtype[Any]]:
     """The element type of each segment."""
+    if len(table.dtypes) > segments:
+        raise DecodeError(f"{len(table.dtypes)} element types for {segments} segments", where="tensor table")
     if len(table.segment_dtypes) != segments:
         raise DecodeError(f"element types for {len(table.segment_dtypes)} of {segments} segments", where="tensor table")
     try:

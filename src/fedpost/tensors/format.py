@@ -18,7 +18,17 @@ from fedpost.frame import Frame, Limits
 from fedpost.registry import Registry
 from fedpost.tensors.dtypes import dtype_name
 
-__all__ = ["FORMATS", "Array", "Encoded", "Format", "MemoryTensors", "TensorSource", "TensorSpec", "name_of"]
+__all__ = [
+    "FORMATS",
+    "Array",
+    "Encoded",
+    "Format",
+    "MemoryTensors",
+    "TensorSource",
+    "TensorSpec",
+    "check_range",
+    "name_of",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of any shape and element type."""
@@ -92,7 +102,22 @@ class TensorSource(Protocol):
         """Every tensor by name, in order; read-only."""
 
     def read(self, name: str, start: int, stop: int) -> Array:
-        """Elements ``start`` to ``stop`` of the tensor flattened in C order: a 1-D array."""
+        """Elements ``start`` to ``stop`` of the tensor flattened in C order: a 1-D array.
+
+        Raises:
+            KeyError: No such tensor.
+            IndexError: The range is not within the tensor.
+        """
+
+
+def check_range(size: int, start: int, stop: int) -> None:
+    """Check a range of elements of a tensor of ``size`` elements.
+
+    Raises:
+        IndexError: The range is not within the tensor.
+    """
+    if not 0 <= start <= stop <= size:
+        raise IndexError(f"elements {start} to {stop} of a tensor of {size}")
 
 
 class MemoryTensors:
@@ -118,7 +143,9 @@ class MemoryTensors:
 
     def read(self, name: str, start: int, stop: int) -> Array:
         """Elements ``start`` to ``stop`` of an array flattened in C order."""
-        return self._tensors[name].reshape(-1)[start:stop]
+        array = self._tensors[name]
+        check_range(array.size, start, stop)
+        return array.reshape(-1)[start:stop]
 
 
 class Format(Protocol):

@@ -40,7 +40,7 @@ class MailboxEndpoint:
 
     def __init__(self, store: BlobStore, address: str, limits: Limits, *, durable: bool = True) -> None:
         self.address: Final = check_address(address)
-        self.guarantees: Final = Guarantees(ordered=True, durable=durable, max_frame=limits.max_frame)
+        self.guarantees: Final = Guarantees(ordered=True, durable=durable, max_frame=None)
         self._store = store
         self._limits = limits
         self._watch = store.watch(self._folder(address))

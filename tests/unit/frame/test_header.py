@@ -23,7 +23,7 @@ def test_defaults():
     assert Limits() == DEFAULT_LIMITS
     assert dataclasses.asdict(DEFAULT_LIMITS) == {
         "max_frame": 16 << 30,
-        "max_header": 64 << 20,
+        "max_header": 16 << 20,
         "max_section": 1 << 20,
         "max_raw": 16 << 30,
         "max_segments": 262_144,
