@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,14 +25,21 @@ __all__ = ["COMPRESSORS", "Compression", "Compressor"]
 class Compressor(Protocol):
     """The contract: what one compression library must offer here."""
 
-    default_level: int
-    levels: range
+    @property
+    def default_level(self) -> int:
+        """The level that a name without one stands for."""
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """Every level, from the smallest to the greatest."""
 
     def compress(self, data: memoryview, level: int) -> bytes:
         """Compress one chunk."""
 
-    def decompress(self, data: memoryview, size: int) -> bytes:
+    def decompress(self, data: memoryview, size: int) -> bytes | memoryview:
         """Decompress one chunk that must come to exactly ``size`` bytes.
+
+        What is returned may be good only until the same thread's next call.
 
         Raises:
             DecodeError: The chunk is damaged, or is not of that size.

@@ -6,10 +6,12 @@ by it alone; names in it are looked up in registries, never imported. The checks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
+
+import numpy as np
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
 from fedpost.codecs import Codec, Dense, parse_codec
@@ -25,7 +27,7 @@ from fedpost.errors import (
 )
 from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
-from fedpost.tensors import FORMATS, Array, Fedwt, Format, TensorSource
+from fedpost.tensors import FORMATS, Array, Encoded, Fedwt, Format, TensorSource, compression_for
 
 __all__ = ["METADATA", "Pipeline", "decode_tensors", "load_tensors", "pipeline_of", "save_tensors", "tensor_sizes"]
 
@@ -89,8 +91,14 @@ class Pipeline:
             {**own, **(sections or {})},
             encoded.segments,
             checksum=self.checksum,
-            compression=self.compression,
+            compression=self._per_segment(encoded),
         )
+
+    def _per_segment(self, encoded: Encoded) -> Compression | Sequence[Compression] | None:
+        if self.compression is None or self.compression.name != "lx":
+            return self.compression
+        dtypes: Sequence[np.dtype[Any] | None] = encoded.dtypes or (None,) * len(encoded.segments)
+        return [compression_for(self.compression, dtype) for dtype in dtypes]
 
     def __str__(self) -> str:
         return f"{self.update} | {self.format.name} | {self.compression or 'none'}"

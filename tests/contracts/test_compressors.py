@@ -26,5 +26,11 @@ class TestLz4(CompressorContract):
         return COMPRESSORS.get("lz4")
 
 
+class TestLx(CompressorContract):
+    @pytest.fixture
+    def compressor(self):
+        return COMPRESSORS.get("lx")
+
+
 def test_every_registered_compressor_is_here():
-    assert set(COMPRESSORS) == {"gzip", "zstd", "lz4"}
+    assert set(COMPRESSORS) == {"gzip", "zstd", "lz4", "lx"}

@@ -18,9 +18,10 @@ from typing import Final, Literal, Self, TypeVar
 import msgspec
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
-from fedpost.compression import COMPRESSORS, Compression
+from fedpost.compression import Compression
 from fedpost.errors import DecodeError, EncodeError, IntegrityError, LimitError, TruncatedError
 from fedpost.files import write_buffers
+from fedpost.frame.chunks import CHUNK, compress, decompress
 from fedpost.frame.header import (
     DEFAULT_LIMITS,
     MINOR,
@@ -36,7 +37,6 @@ from fedpost.frame.header import (
 __all__ = ["Frame", "Verify"]
 
 ALIGNMENT: Final = 64
-CHUNK: Final = 1 << 20
 _ZEROS: Final = bytes(ALIGNMENT)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
@@ -71,7 +71,7 @@ class Frame:
         segments: Sequence[memoryview] = (),
         *,
         checksum: str = DEFAULT_CHECKSUM,
-        compression: Compression | None = None,
+        compression: Compression | Sequence[Compression] | None = None,
     ) -> Self:
         """Make a frame. Segment bytes are referenced, not copied, unless ``compression`` makes new ones.
 
@@ -79,27 +79,21 @@ class Frame:
             sections: What MessagePack can carry, by section name.
             segments: C-contiguous buffers of unsigned bytes, one a segment; they must not change while the frame lives.
             checksum: The digest algorithm's registered name.
-            compression: How to compress each segment, in independent chunks of 1 MiB.
+            compression: How to compress the segments, all in one way or each in its own, in chunks of 1 MiB.
 
         Raises:
             RegistryError: No such checksum.
             EncodeError: A section holds what MessagePack cannot.
         """
         algorithm = CHECKSUMS.get(checksum)
-        if compression is None:
-            stored: list[Sequence[memoryview]] = [(segment,) for segment in segments]
-            table_rest: tuple[list[str], list[int], int, list[list[int]]] = ([], [], 0, [])
-        else:
-            coded = [_compress(segment, compression) for segment in segments]
-            stored = [
-                buffers if lengths else (segment,) for segment, (buffers, lengths) in zip(segments, coded, strict=True)
-            ]
-            chunks = [lengths for _, lengths in coded if lengths]
-            table_rest = (
-                ([compression.name], [int(bool(n)) for _, n in coded], CHUNK, chunks) if chunks else ([], [], 0, [])
-            )
+        stored: list[Sequence[memoryview]] = [(segment,) for segment in segments]
+        columns: tuple[list[str], list[int], int, list[list[int]]] = ([], [], 0, [])
+        if compression is not None:
+            each = [compression] * len(segments) if isinstance(compression, Compression) else compression
+            stored, codings, coding, chunks = compress(segments, each)
+            columns = (codings, coding, CHUNK if chunks else 0, chunks)
         digests = b"".join(map(algorithm.of, stored)) if algorithm.size else b""
-        table = SegmentTable([segment.nbytes for segment in segments], digests, *table_rest)
+        table = SegmentTable([segment.nbytes for segment in segments], digests, *columns)
         header = Header(checksum, [], table, _pack_sections(sections))
         return cls(pack_header(header), header, stored, unverified=bytearray(), minor=MINOR)
 
@@ -281,7 +275,11 @@ class Frame:
         coding = self.coding(index)
         if coding == "none":
             return self._stored[index][0][start:stop]
-        return self._decompress(index, coding, start, stop)
+        table = self._header.segments
+        try:
+            return decompress(self._chunks(index), coding, table.raw[index], table.chunk, start, stop)
+        except DecodeError as error:
+            raise type(error)(error.what, where=f"segment {index}, {error.where}") from error
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -305,36 +303,6 @@ class Frame:
         if len(self._stored[index]) != len(lengths):
             self._stored[index] = _split(self._stored[index][0], lengths)
         return self._stored[index]
-
-    def _decompress(self, index: int, coding: str, start: int, stop: int) -> memoryview:
-        table = self._header.segments
-        compressor = COMPRESSORS.get(coding)
-        raw, chunk = table.raw[index], table.chunk
-        first, last = start // chunk, -(-stop // chunk)
-        parts = self._chunks(index)
-        pieces: list[bytes | memoryview] = []
-        for number in range(first, last):
-            size = min(chunk, raw - number * chunk)
-            part = parts[number]
-            try:
-                # A chunk as long as its content is that content: it did not compress.
-                pieces.append(part if part.nbytes == size else compressor.decompress(part, size))
-            except DecodeError as error:
-                raise type(error)(error.what, where=f"segment {index}, chunk {number}") from error
-        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)).toreadonly()
-        return joined[start - first * chunk : stop - first * chunk]
-
-
-def _compress(segment: memoryview, compression: Compression) -> tuple[list[memoryview], list[int]]:
-    """Chunks and their lengths; no chunks at all when compression brings nothing."""
-    chunks = []
-    saved = 0
-    for start in range(0, segment.nbytes, CHUNK):
-        plain = segment[start : start + CHUNK]
-        packed = compression.compress(plain)
-        saved += max(plain.nbytes - len(packed), 0)
-        chunks.append(memoryview(packed) if len(packed) < plain.nbytes else plain)
-    return (chunks, [chunk.nbytes for chunk in chunks]) if saved else ([], [])
 
 
 def _pack_sections(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Raw]]:

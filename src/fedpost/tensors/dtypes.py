@@ -18,7 +18,7 @@ import numpy as np
 
 from fedpost.errors import DecodeError, EncodeError, UnsupportedError
 
-__all__ = ["dtype_from_name", "dtype_name", "is_number"]
+__all__ = ["dtype_from_name", "dtype_name", "float_bits", "is_number"]
 
 # fmt: off
 _ML_DTYPES: Final = (
@@ -56,6 +56,21 @@ _MAX_NESTING: Final = 8
 class _Struct(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     size: int
     fields: list[tuple[str, str, int, list[int]]]
+
+
+_FLOAT_BITS: Final = {
+    **{_BY_NAME[name]: bits for name, bits in (("float16", 16), ("float32", 32), ("float64", 64))},
+    **{_BY_NAME[name]: bits for name, bits in (("complex64", 32), ("complex128", 64))},
+    **{_BY_NAME[name]: 8 * _BY_NAME[name].itemsize for name in _ML_DTYPES if name in _BY_NAME and "float" in name},
+}
+
+
+def float_bits(dtype: np.dtype[Any]) -> int | None:
+    """Bits of the floating-point numbers that a type consists of, or None when it is not made of such numbers.
+
+    Complex numbers are two of them; big-endian and 80-bit numbers do not count.
+    """
+    return _FLOAT_BITS.get(dtype)
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:

@@ -49,6 +49,10 @@ class _Writer:
         self._open: dict[int, int] = {}
         self._filled: defaultdict[int, int] = defaultdict(int)
 
+    def types(self) -> list[np.dtype[Any]]:
+        known = [dtype_from_name(name) for name in self.dtypes]
+        return [known[number] for number in self.segment_dtypes]
+
     def number(self, name: object, array: Array) -> int:
         if type(name) is str and type(array) is np.ndarray:
             number = self._numbers.get(array.dtype)
@@ -109,7 +113,7 @@ class Fedwt:
             segments.append(writer.alone(dtype, np.asarray(array).reshape(-1).view(np.uint8).data))
         table = _Table(list(tensors), bytes(ranks), dims, segments, list(writer.dtypes), writer.segment_dtypes, fortran)
         joined = [memoryview(b"".join(s)) if isinstance(s, list) else s for s in writer.segments]
-        return Encoded({SECTION: table}, joined)
+        return Encoded({SECTION: table}, joined, writer.types())
 
     def decode(self, frame: Frame, limits: Limits) -> FedwtTensors:
         """Check the table against the segments.

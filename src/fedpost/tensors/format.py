@@ -7,7 +7,7 @@ and shapes exactly; decoding checks everything before it hands out the first arr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -85,10 +85,12 @@ class Encoded:
     Attributes:
         sections: Header sections, by name.
         segments: C-contiguous buffers of bytes; they refer to the tensors' own memory where they can.
+        dtypes: The element type of each segment, where segments are elements of one type and nothing else; else empty.
     """
 
     sections: Mapping[str, object]
     segments: list[memoryview]
+    dtypes: Sequence[np.dtype[Any]] = ()
 
 
 class TensorSource(Protocol):

@@ -1,0 +1,109 @@
+"""Compressed segments: chunks that are coded independently of each other, large ones on every core.
+
+Rules: a chunk that does not shrink is stored as it is, and so is a segment of which no chunk does; nothing is
+decompressed but the chunks that hold the bytes asked for, straight into their place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import numpy as np
+
+from fedpost.compression import COMPRESSORS, Compression
+from fedpost.errors import DecodeError
+
+__all__ = ["CHUNK", "compress", "decompress"]
+
+CHUNK: Final = 1 << 20
+_THREADS_FROM: Final = 4 * CHUNK
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Coded = tuple[list[Sequence[memoryview]], list[str], list[int], list[list[int]]]
+"""Stored buffers by segment, and the columns ``codings``, ``coding`` and ``chunks`` of the segment table."""
+
+
+def compress(segments: Sequence[memoryview], compressions: Sequence[Compression]) -> Coded:
+    """Compress each segment in its own way.
+
+    Args:
+        segments: C-contiguous buffers of bytes.
+        compressions: One for each segment.
+    """
+    work = [
+        (compression, segment[start : start + CHUNK])
+        for segment, compression in zip(segments, compressions, strict=True)
+        for start in range(0, segment.nbytes, CHUNK)
+    ]
+    smaller = iter(_map(_smaller, work, sum(segment.nbytes for segment in segments)))
+    names = {name: number for number, name in enumerate(dict.fromkeys(c.name for c in compressions), 1)}
+    stored: list[Sequence[memoryview]] = []
+    coding: list[int] = []
+    chunks: list[list[int]] = []
+    for segment, compression in zip(segments, compressions, strict=True):
+        buffers = [next(smaller) for _ in range(0, segment.nbytes, CHUNK)]
+        lengths = [buffer.nbytes for buffer in buffers]
+        worth = sum(lengths) < segment.nbytes
+        stored.append(buffers if worth else (segment,))
+        coding.append(names[compression.name] if worth else 0)
+        if worth:
+            chunks.append(lengths)
+    return (stored, list(names), coding, chunks) if chunks else (stored, [], [], [])
+
+
+def _smaller(work: tuple[Compression, memoryview]) -> memoryview:
+    compression, plain = work
+    packed = compression.compress(plain)
+    return memoryview(packed) if len(packed) < plain.nbytes else plain
+
+
+def decompress(parts: Sequence[memoryview], coding: str, raw: int, chunk: int, start: int, stop: int) -> memoryview:
+    """Bytes ``start`` to ``stop`` of a segment.
+
+    Args:
+        parts: The stored chunks.
+        coding: The compression's registered name.
+        raw: Size of the whole segment before compression.
+        chunk: Size of a chunk before compression.
+        start: The first byte.
+        stop: One past the last byte.
+
+    Raises:
+        DecodeError: A chunk is damaged, or does not come to its size.
+    """
+    compressor = COMPRESSORS.get(coding)
+    first, last = start // chunk, -(-stop // chunk)
+    out = np.empty(min(last * chunk, raw) - first * chunk, np.uint8)
+
+    def place(number: int) -> None:
+        offset = (number - first) * chunk
+        size = min(chunk, raw - number * chunk)
+        part = parts[number]
+        try:
+            # A chunk as long as its content is that content: it did not compress.
+            plain = part if part.nbytes == size else compressor.decompress(part, size)
+        except DecodeError as error:
+            raise type(error)(error.what, where=f"chunk {number}") from error
+        out[offset : offset + size] = np.frombuffer(plain, np.uint8)
+
+    list(_map(place, range(first, last), out.nbytes))
+    out.flags.writeable = False
+    return out.data[start - first * chunk : stop - first * chunk]
+
+
+def _map(function: Callable[[T], R], items: Iterable[T], nbytes: int) -> Iterable[R]:
+    """On every core where there is enough to do: the compressors and NumPy let go of the interpreter's lock."""
+    pool = _pool() if nbytes >= _THREADS_FROM else None
+    return map(function, items) if pool is None else pool.map(function, items)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor | None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, thread_name_prefix="fedpost-chunks") if cores > 1 else None
