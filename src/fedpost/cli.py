@@ -29,9 +29,9 @@ from fedpost.config import RunConfig, load_app, load_config, new_run_id, transpo
 from fedpost.federation import SERVER, App, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
 from fedpost.frame import DEFAULT_LIMITS
 from fedpost.pipeline import save_tensors
-from fedpost.report.summary import RunSummary
+from fedpost.report.summary import RunSummary, Summarizer
 from fedpost.report.units import human_bytes, plain
-from fedpost.telemetry import JsonLinesSink, Sink, Telemetry, read_records
+from fedpost.telemetry import JsonLinesSink, Sink, Telemetry
 from fedpost.transports import open_endpoint
 from fedpost.transports.transport import path_of
 
@@ -85,9 +85,11 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             commands[address] = (arguments, sites)
         app = load_app(settings, config)
         folder = _run_folder(settings, run_id, config)
-        with SiteProcesses(commands, folder / "logs") as processes:
-            _serve(settings, app, run_id, url, folder, as_json=as_json, processes=processes)
-        _tidy(url)
+        try:
+            with SiteProcesses(commands, folder / "logs") as processes:
+                _serve(settings, app, run_id, url, folder, as_json=as_json, processes=processes)
+        finally:
+            _tidy(url)
 
 
 @main.command()
@@ -177,7 +179,7 @@ def inspect(file: Path, verify: bool, as_json: bool) -> None:
     with _errors():
         found = describe(file, verify=verify, limits=DEFAULT_LIMITS)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)).decode())
         return
     facts = Table.grid(padding=(0, 2))
     ratio = f"  ({found.raw / found.stored:.2f}x)" if found.stored else ""
@@ -241,18 +243,20 @@ def _serve(
     processes: SiteProcesses | None = None,
 ) -> None:
     # matplotlib is slow to load: now, while the sites start, and not when somebody waits for the end after Ctrl-C.
-    from fedpost.report import plots, summarize  # noqa: F401, PLC0415
-    from fedpost.report.live import LiveView  # noqa: PLC0415
-    from fedpost.report.page import write_report  # noqa: PLC0415
+    with _uninterrupted():  # an exception in the middle of loading it can end the interpreter
+        from fedpost.report import plots  # noqa: F401, PLC0415
+        from fedpost.report.live import LiveView  # noqa: PLC0415
+        from fedpost.report.page import write_page  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
+    summarizer = Summarizer()
     console = Console()
     ledger = folder / "ledger.jsonl"
     result: RunResult | None = None
     view = None if as_json else LiveView(console)
     try:
         with ExitStack() as stack:
-            sinks: list[Sink] = [stack.enter_context(JsonLinesSink(ledger))]
+            sinks: list[Sink] = [stack.enter_context(JsonLinesSink(ledger)), summarizer]
             if view is not None:
                 sinks.append(stack.enter_context(view))
             telemetry = Telemetry(*sinks)
@@ -281,12 +285,13 @@ def _serve(
     finally:
         if processes is not None:
             processes.release(_END_GRACE if result is not None and result.status == "finished" else 0)
-        write_report(ledger, folder / "report.html")
+        with _uninterrupted():
+            write_page(summarizer.summary(), ledger.name, folder / "report.html")
         if view is not None:
-            console.print(view.final_table(view.summary()))
+            console.print(view.final_table(summarizer.summary()))
             console.print(Text(f"{folder}/  model.fedwt  ledger.jsonl  report.html", style="dim"))
     if as_json:
-        click.echo(_result_json(result, summarize(read_records(ledger)), folder))
+        click.echo(_result_json(result, summarizer.summary(), folder))
     if result.status == "interrupted":
         sys.exit(_INTERRUPTED_EXIT)
 
@@ -365,6 +370,22 @@ def _complain(error: Exception) -> None:
     """One message on standard error; what other machines sent cannot move the cursor or change colours."""
     lines = "\n".join(plain(line, limit=2000) for line in str(error).splitlines())
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), lines), soft_wrap=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C and termination off until the end of the block."""
+    pending: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _frame: pending.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        raise KeyboardInterrupt
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

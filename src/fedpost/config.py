@@ -205,11 +205,19 @@ def load_config(file: Path, overrides: Mapping[str, str] | None = None) -> RunCo
         config.pipelines()
     except FedpostError as error:
         raise ConfigError(error.what, where=str(file), hint=error.hint) from error
+    _check_sites(config, file, lines)
+    return config
+
+
+def _check_sites(config: RunConfig, file: Path, lines: Mapping[str, int]) -> None:
     if len(set(config.site_names)) < len(config.site_names):
         raise ConfigError("a site comes twice", where=f"{file}:{lines.get('$.sites', 1)}")
     if "server" in config.site_names:
         raise ConfigError("'server' is the server's own name", where=f"{file}:{lines.get('$.sites', 1)}")
-    return config
+    needed = config.strategy.min_fit_clients if config.strategy else 1
+    if needed > len(config.site_names):
+        where = f"{file}:{lines.get('$.strategy.min_fit_clients', 1)}"
+        raise ConfigError(f"min_fit_clients is {needed}, but there are {len(config.site_names)} sites", where=where)
 
 
 def load_app(config: RunConfig, file: Path) -> App:
@@ -228,6 +236,8 @@ def load_app(config: RunConfig, file: Path) -> App:
         raise ConfigError(f"{path} is not Python", where=str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # so that the app finds the files beside it
     spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):

@@ -16,6 +16,7 @@
     │   │   ├── LimitError         more than the receiver's budget allows
     │   │   └── UnsupportedError   a version, feature or name that this receiver does not know
     │   ├── ProtocolError          a well-formed message that is not allowed here and now
+    │   │   └── StaleError         one that comes too late
     │   └── RefusedResultError     a site's result that does not fit what was asked of it
     └── TransportError             the way between the peers failed
         └── UnreachableError       no such mailbox, topic or host
@@ -40,6 +41,7 @@ __all__ = [
     "RegistryError",
     "RemoteError",
     "RunError",
+    "StaleError",
     "TransportError",
     "TruncatedError",
     "UnreachableError",
@@ -56,7 +58,10 @@ class FedpostError(Exception):
         hint: What the reader can do about it.
     """
 
+    _longest: int | None = None
+
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        what, where, hint = what[: self._longest], where and where[: self._longest], hint and hint[: self._longest]
         self.what = what
         self.where = where
         self.hint = hint
@@ -97,7 +102,9 @@ class RunError(LocalError):
 
 
 class RemoteError(FedpostError):
-    """What a peer sent is wrong; nothing of it was used."""
+    """What a peer sent is wrong; nothing of it was used. What it quotes is cut: it may be any length."""
+
+    _longest = 500
 
 
 class DecodeError(RemoteError, ValueError):
@@ -122,6 +129,10 @@ class UnsupportedError(DecodeError):
 
 class ProtocolError(RemoteError):
     """A well-formed message that is not allowed here and now."""
+
+
+class StaleError(ProtocolError):
+    """A message of a run, a round or an attempt that is over."""
 
 
 class RefusedResultError(RemoteError):

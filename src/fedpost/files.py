@@ -51,7 +51,9 @@ def replace_file(path: Path, buffers: Iterable[memoryview], *, temporary: Path |
         OSError: As the operating system says; no unfinished file stays behind.
     """
     unfinished = (temporary or path.parent) / f".{path.name}.{secrets.token_hex(4)}"
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = os.open(
+        unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+    )  # less what the umask takes away
     try:
         try:
             size = write_buffers(fd, buffers)

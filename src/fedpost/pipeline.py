@@ -6,6 +6,7 @@ by it alone; names in it are looked up in registries, never imported. The checks
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def _decode(frame: Frame, limits: Limits) -> tuple[Format, TensorSource, TensorS
     stored_tensors = pipeline.format.decode(frame, limits)
     notes: dict[str, object] = {}
     if _NOTES in frame.section_names:
-        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_header)
+        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_section)
     try:
         return pipeline.format, stored_tensors, pipeline.update.decode(stored_tensors, notes)
     except RemoteError:
@@ -154,7 +155,7 @@ def _decode(frame: Frame, limits: Limits) -> tuple[Format, TensorSource, TensorS
 
 
 def save_tensors(
-    path: Path,
+    path: str | os.PathLike[str],
     tensors: Mapping[str, Array],
     *,
     metadata: Mapping[str, object] | None = None,
@@ -173,14 +174,16 @@ def save_tensors(
         OSError: The file cannot be written.
     """
     frame = (pipeline or Pipeline()).encode(tensors, {METADATA: dict(metadata or {})})
-    return replace_file(path, frame.buffers())
+    return replace_file(Path(path), frame.buffers())
 
 
-def load_tensors(path: Path, *, limits: Limits = DEFAULT_LIMITS, verify: Verify = "eager") -> dict[str, Array]:
+def load_tensors(
+    path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, verify: Verify = "eager"
+) -> dict[str, Array]:
     """Read named arrays from a file: read-only, and mapped rather than read where they are not compressed.
 
     Raises:
         DecodeError: The file is not whole, was altered, or goes over the limits.
         OSError: The file cannot be opened.
     """
-    return decode_tensors(Frame.open(path, limits=limits, verify=verify), limits=limits).arrays()
+    return decode_tensors(Frame.open(Path(path), limits=limits, verify=verify), limits=limits).arrays()

@@ -48,7 +48,7 @@ for number in range(count):
         kept = spool.add(f"site-{number:03d}", frame, source.specs)
     else:
         path = folder / "spool" / f"site-{number:03d}.frame"
-        os.link(folder / "spool" / "site-000.frame", path)
+        os.link(next((folder / "spool").glob("site-000.*")), path)
         kept = Parameters(type(kept._source)(path, DEFAULT_LIMITS, source.specs, spool._touch))
     results.append((ClientProxy(f"site-{number:03d}"), FitRes(kept, 1 + number % 3)))
 del frame, source

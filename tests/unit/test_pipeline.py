@@ -125,7 +125,7 @@ def test_a_section_of_the_pipelines_own_is_not_overwritten(name):
     [
         ({}, DecodeError, None),
         ({"pipeline": 1}, DecodeError, "section 'pipeline'"),
-        ({"pipeline": "dense | safetensors | none"}, UnsupportedError, "pipeline"),
+        ({"pipeline": "dense | onnx | none"}, UnsupportedError, "pipeline"),
         ({"pipeline": "dense | fedwt"}, UnsupportedError, "pipeline"),
         ({"pipeline": "dense | fedwt | none"}, DecodeError, None),
         ({"pipeline": "|" * 5000}, LimitError, "section 'pipeline'"),

@@ -7,6 +7,7 @@ opened, since others can write here; nothing is mapped, since others could short
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import stat
@@ -161,6 +162,10 @@ def _mapped(where: str) -> Iterator[None]:
         raise TransportError(error.strerror or str(error), where=where) from error
 
 
+_NO_MORE_WATCHES: Final = (errno.EMFILE, errno.ENOSPC)  # inotify's limits per user
+_log = logging.getLogger("fedpost.blobs")
+
+
 class _FolderWatch:
     def __init__(self, path: Path) -> None:
         try:
@@ -179,8 +184,14 @@ class _FolderWatch:
         self._new = new
         self._observer = Observer()
         self._observer.daemon = True
-        self._observer.schedule(Handler(), str(path), event_filter=[FileCreatedEvent, FileMovedEvent])
-        self._observer.start()
+        try:
+            self._observer.schedule(Handler(), str(path), event_filter=[FileCreatedEvent, FileMovedEvent])
+            self._observer.start()
+        except OSError as error:
+            if error.errno not in _NO_MORE_WATCHES:
+                raise
+            # Without signals a wait lasts its time, and the next look finds what is new.
+            _log.warning("%s cannot be watched (%s); it is looked at every second", path, error.strerror)
 
     def wait(self, timeout: float) -> None:
         self._new.wait(timeout)

@@ -14,13 +14,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fedpost.errors import RefusedResultError
+from fedpost.errors import RefusedResultError, RunError
 from fedpost.federation.types import Parameters
 from fedpost.files import replace_file
 from fedpost.frame import Frame, Limits
 from fedpost.pipeline import decode_tensors
 from fedpost.tensors import Array, TensorSource, TensorSpec
-from fedpost.tensors.dtypes import is_number
+from fedpost.tensors.dtypes import integer_range, is_integer, is_number
 
 __all__ = ["BlockReducer", "Spool", "WeightedMean", "check_result", "reduce_blocks"]
 
@@ -29,6 +29,7 @@ BLOCK: Final = 1 << 18
 
 
 _RESIDENT: Final = 1 << 22
+_MAPS: Final = 256
 
 
 class BlockReducer(Protocol):
@@ -60,14 +61,19 @@ class WeightedMean:
 
     def reduce(self, blocks: Iterator[Array], dtype: np.dtype[Any], size: int) -> Array:
         """Accumulate one result after the other."""
-        wide = np.result_type(dtype, np.float64) if dtype.kind in "fc" else np.dtype(np.float64)
+        # 64-bit integers need the 64 bits of mantissa that long double has on most machines.
+        exact = np.longdouble if dtype.kind in "iu" and dtype.itemsize == 8 else np.float64  # noqa: PLR2004
+        wide = np.result_type(dtype, np.float64) if dtype.kind in "fc" else np.dtype(exact)
         total = np.zeros(size, wide)
         scratch = np.empty(size, wide)
         for share, block in zip(self._shares, blocks, strict=True):
             np.copyto(scratch, block, casting="unsafe")
             scratch *= share
             total += scratch
-        return np.rint(total) if dtype.kind in "biu" else total
+        if not is_integer(dtype):
+            return total
+        np.rint(total, out=total)
+        return total if dtype.kind == "b" else np.clip(total, *integer_range(dtype), out=total)
 
 
 def reduce_blocks(results: Sequence[Parameters], reducer: BlockReducer, *, block: int = BLOCK) -> Parameters:
@@ -138,17 +144,26 @@ class Spool:
         self._limits = limits
         self._touched: list[_Spooled] = []
         self._touched_bytes = 0
+        self._number = 0
+        self._files: dict[str, Path] = {}
+        self._mapped: dict[_Spooled, None] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, frame: Frame, specs: tuple[TensorSpec, ...]) -> Parameters:
-        """Keep a checked result; an earlier one of the same name is replaced."""
-        path = self._folder / f"{name}.frame"
+        """Keep a checked result until the next :meth:`clear`; an earlier one of the same name goes."""
+        self._number += 1  # a handle of an earlier round never reads a later one's file
+        path = self._folder / f"{name}.{self._number}.frame"
         replace_file(path, frame.buffers())
+        if (earlier := self._files.pop(name, None)) is not None:
+            earlier.unlink()
+        self._files[name] = path
         return Parameters(_Spooled(path, self._limits, specs, self._touch))
 
     def clear(self) -> None:
         """Forget every result."""
         self._touched.clear()
+        self._mapped.clear()
+        self._files.clear()
         for path in self._folder.iterdir():
             path.unlink()
 
@@ -163,6 +178,12 @@ class Spool:
                 touched.let_go()
             self._touched.clear()
             self._touched_bytes = 0
+        # Each map holds a file descriptor, and there may be more results than descriptors.
+        self._mapped[source] = None
+        if len(self._mapped) > _MAPS:
+            oldest = next(iter(self._mapped))
+            del self._mapped[oldest]
+            oldest.unmap()
         # Noted after that: what is handed out now is touched later.
         self._touched.append(source)
         self._touched_bytes += nbytes + mmap.PAGESIZE
@@ -196,9 +217,17 @@ class _Spooled:
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
 
+    def unmap(self) -> None:
+        """Let go of the file; views that are still in use keep it until they are gone."""
+        self._map = self._source = None
+
     def _opened(self) -> TensorSource:
         if self._source is None:
-            with self._path.open("rb") as file:
+            try:
+                file = self._path.open("rb")
+            except FileNotFoundError:
+                raise RunError("a result is only there until its round is over", where=self._path.name) from None
+            with file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             # Its digests were checked when it was spooled, and nobody else writes here.
             frame = Frame.decode(memoryview(self._map), limits=self._limits, verify="never")

@@ -6,6 +6,7 @@ acknowledged and dropped; what has expired is dropped; a message is acknowledged
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ from fedpost.transports import Delivery, Endpoint
 __all__ = ["Channel", "Received"]
 
 _REMEMBERED: Final = 100_000
+_RETRY_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,24 @@ class Channel:
             TransportError: The medium failed.
         """
         deadline = time.monotonic() + timeout
+        pause = threading.Event()
         while True:
+            left = deadline - time.monotonic()
             try:
-                delivery = self.endpoint.receive(max(deadline - time.monotonic(), 0))
-            except RemoteError as error:  # too large to be read: it stays where it is
+                delivery = self.endpoint.receive(max(left, 0))
+                if delivery is None:
+                    return None
+                message = self._read(delivery)
+                if message is not None:
+                    return Received(message, delivery)
+            except RemoteError as error:  # too large, or not ours to read: it stays where it is
                 self._refused(error)
-                continue
-            if delivery is None:
-                return None
-            message = self._read(delivery)
-            if message is not None:
-                return Received(message, delivery)
+            except TransportError:  # shares fail for moments; what lasts until the deadline is told
+                if left <= 0:
+                    raise
+                pause.wait(min(left, _RETRY_SECONDS))
+            if time.monotonic() >= deadline and timeout > 0:
+                return None  # however much there is to refuse, the caller has its own clock to look at
 
     def _read(self, delivery: Delivery) -> Message | None:
         try:

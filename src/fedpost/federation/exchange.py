@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, RunError, TransportError
+from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, RunError, StaleError, TransportError
 from fedpost.federation.aggregation import Spool, check_result
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.host import SERVER
@@ -55,6 +55,7 @@ from fedpost.transports import Endpoint
 __all__ = ["Asked", "Exchange"]
 
 _WATCH_SECONDS: Final = 1.0
+_SLACK: Final = 1 << 20
 _LIFETIME: Final = 10.0
 """A command expires after this many round timeouts: generous, since the clocks of sites differ."""
 
@@ -118,6 +119,7 @@ class Exchange:
         self._lost = lost
         self._sites = sites
         self._dead: dict[str, str] = {}
+        self._look_again = 0.0
         self._peers: dict[str, Peer] = {}
         self._round: Round | None = None
         self._expected_specs: tuple[TensorSpec, ...] = ()
@@ -189,9 +191,16 @@ class Exchange:
                 self._outbox.send(self._peers[client.cid], command, parameters, number=number, attempt=attempt)
             except TransportError as error:
                 self._unreachable(client.cid, error)
+        # The sites' time starts when the last of them has been asked.
+        deadline = time.monotonic() + self._timeout
+        self._round = replace(self._round, deadline=deadline)
         with self._telemetry.labelled(round=number).span("wait"):
-            while self._round.state(time.monotonic()) is RoundState.OPEN:
-                self._pump(deadline)
+            while self._round.state(now := time.monotonic()) is RoundState.OPEN or (
+                # What was there in time is taken in, however long that takes.
+                self._round.waiting and deadline <= now < deadline + self._timeout and self._pump(now)
+            ):
+                if now < deadline:
+                    self._pump(deadline)
         late = self._round.waiting if time.monotonic() >= deadline else ()
         for site in sorted(late):
             # Whatever it is doing, it will say so when it is done; until then it is not asked for anything else.
@@ -201,13 +210,12 @@ class Exchange:
             except TransportError as error:
                 self._unreachable(site, error)
         finished, self._round = self._round, None
+        self._outbox.forget()
         return Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
 
     def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
         """Tell every site that the run is over, with the model where one asked for it; a broken medium is recorded."""
         for peer in self._peers.values():
-            if peer.session.state is SessionState.LEFT:
-                continue
             try:
                 if peer.wants_model and peer.available and parameters.specs:
                     self._outbox.send(peer, farewell, parameters)
@@ -217,12 +225,18 @@ class Exchange:
 
     # ── taking in ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _pump(self, deadline: float) -> None:
-        """Take in one message, if one comes in time, and look for sites that died."""
-        received = self._channel.receive(min(max(deadline - time.monotonic(), 0), _WATCH_SECONDS))
+    def _pump(self, deadline: float) -> bool:
+        """Take in one message, if one comes in time, and say so; now and then look for sites that died."""
+        now = time.monotonic()
+        received = self._channel.receive(min(max(deadline - now, 0), _WATCH_SECONDS))
         if received is not None:
             self._dispatch(received)
-            return
+        if now >= self._look_again:
+            self._look_again = now + _WATCH_SECONDS
+            self._look_for_dead()
+        return received is not None
+
+    def _look_for_dead(self) -> None:
         for site, reason in self._lost().items():
             self._dead[site] = reason
             self._lose(site, ProtocolError(reason))
@@ -251,7 +265,8 @@ class Exchange:
             result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
             who = "" if known else f"{envelope.sender}: "
             telemetry.event("result_refused" if result else "message_refused", {"reason": f"{who}{refusal}"})
-        self._channel.settle(received.delivery, refusal)
+        # What only comes too late is not worth keeping for a person to look at.
+        self._channel.settle(received.delivery, None if isinstance(refusal, StaleError) else refusal)
 
     def _handler(self, envelope: Envelope) -> Callable[[Message], None]:
         handler = self._handlers.get(envelope.type)
@@ -262,7 +277,7 @@ class Exchange:
                 raise ProtocolError("the site is not registered")
             leaving = envelope.type is MessageType.STATUS_UPDATE and not envelope.run  # before it was registered
             if envelope.run != self._run and not leaving:
-                raise ProtocolError(f"stale: a {envelope.type} of run {envelope.run!r}")
+                raise StaleError(f"stale: a {envelope.type} of run {envelope.run!r}")
         return handler
 
     def _on_registration(self, message: Message) -> None:
@@ -272,22 +287,26 @@ class Exchange:
         if SERVER in (name, body.address):
             raise ProtocolError(f"{SERVER!r} is the server's own name")
         if self._sites is not None and name not in self._sites:
-            raise ProtocolError("no such site takes part in this run", hint="List it under sites.")
+            reason = "no such site takes part in this run: list it under sites"
+            self._refuse_registration(name, body, reason)
+            raise ProtocolError(reason)
         known = self._peers.get(name)
-        if known is not None and known.session_id == body.session:
-            return  # said again; the first reply is on its way
-        peer = Peer(name, body.address, body.session, body.wants_model)
-        peer.session = peer.session.step(MessageType.CLIENT_REGISTRATION)
+        if known is not None and known.session_id == body.session and known.session.state is not SessionState.LEFT:
+            return  # said again; the reply is on its way
+        peer = _registering(name, body)
         try:
             peer.agreement = agree(self._pipelines, body.offer)
         except ProtocolError as error:
-            self._outbox.send(peer, RegistrationReply(session=body.session, reason=error.what))
+            self._refuse_registration(name, body, error.what)
             raise
+        self._outbox.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
         self._drop(name, ProtocolError("the site was started again"))
         self._peers[name] = peer
         self._dead.pop(name, None)
-        self._outbox.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
         self._telemetry.labelled(site=name).event("site_joined")
+
+    def _refuse_registration(self, name: str, body: Registration, reason: str) -> None:
+        self._outbox.send(_registering(name, body), RegistrationReply(session=body.session, reason=reason))
 
     def _on_weight_update(self, message: Message) -> None:
         peer, current = self._answered(message)
@@ -300,6 +319,7 @@ class Exchange:
             sent = (message.frame.section("pipeline", str, limit=4096), message.frame.checksum)
             if sent != agreed:
                 raise ProtocolError(f"encoded as {sent}, agreed was {agreed}")
+            self._check_size(message)
             with telemetry.span("verify"):
                 source = message.tensors(limits=self._limits)
                 check_result(source, self._expected_specs or source.specs)
@@ -310,6 +330,14 @@ class Exchange:
             raise
         values = {**body.metrics, "examples": body.num_examples}
         self._accept(message, FitRes(parameters, body.num_examples, body.metrics), body.seconds, values)
+
+    def _check_size(self, message: Message) -> None:
+        """Before anything is decompressed: a result takes about as much room as the model."""
+        frame = message.frame
+        raw = sum(map(frame.raw_size, range(len(frame))))
+        allowed = _SLACK + 2 * sum(spec.nbytes for spec in self._expected_specs)
+        if self._expected_specs and raw > allowed:
+            raise RefusedResultError(f"it decompresses to {raw} bytes, {allowed} are plausible for this model")
 
     def _on_evaluation_result(self, message: Message) -> None:
         peer, _ = self._answered(message)
@@ -345,7 +373,7 @@ class Exchange:
         peer = self._peers[envelope.sender]
         if self._round is None:
             peer.session = peer.session.released()
-            raise ProtocolError(f"stale: the answer is for round {envelope.round}, which is over")
+            raise StaleError(f"stale: the answer is for round {envelope.round}, which is over")
         try:
             self._round.expect(peer.name, envelope.round, envelope.attempt)
         except ProtocolError:
@@ -379,3 +407,9 @@ class Exchange:
     def _drop(self, site: str, reason: RemoteError) -> None:
         if self._round is not None:
             self._round = self._round.drop(site, reason)
+
+
+def _registering(name: str, body: Registration) -> Peer:
+    peer = Peer(name, body.address, body.session, body.wants_model)
+    peer.session = peer.session.step(MessageType.CLIENT_REGISTRATION)
+    return peer

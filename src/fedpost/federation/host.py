@@ -1,7 +1,7 @@
 """A process that hosts sites: it registers them, runs their clients on the server's commands, and answers.
 
-Rules: a command is acknowledged after its answer was sent, so a process that dies gets it again; a fault in the user's
-code becomes an error report and the process goes on; what is not agreed with the server is never sent.
+Rules: a command is acknowledged after its answer was sent; a fault in the user's code becomes an error report and the
+process goes on; what is not agreed with the server is never sent.
 """
 
 from __future__ import annotations

@@ -67,10 +67,15 @@ class Outbox:
             attempt=attempt,
             lifetime=self._lifetime if number else None,
         )
-        peer.session = peer.session.step(kind)
+        stepped = peer.session.step(kind)
         with telemetry.span("send"):
             nbytes = self._channel.send(peer.address, address_message(envelope, body, frame))
+        peer.session = stepped  # only what was sent has happened
         record_bytes(telemetry, "down", kind, sizes, nbytes)
+
+    def forget(self) -> None:
+        """Let go of the tensors that were encoded last."""
+        self._parameters, self._encoded = None, {}
 
     def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
         if peer.agreement is None:

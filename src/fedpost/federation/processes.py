@@ -63,7 +63,7 @@ class SiteProcesses:
                 log = self._logs / f"{address}.log"
                 with log.open("wb") as output:
                     process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-                        [sys.executable, "-m", "fedpost", *arguments],
+                        [sys.executable, "-P", "-m", "fedpost", *arguments],
                         stdin=subprocess.PIPE,
                         stdout=output,
                         stderr=subprocess.STDOUT,

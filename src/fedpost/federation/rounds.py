@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
 
-from fedpost.errors import ProtocolError, RemoteError
+from fedpost.errors import ProtocolError, RemoteError, StaleError
 
 __all__ = ["Round", "RoundState"]
 
@@ -70,7 +70,7 @@ class Round:
             ProtocolError: It is of another round or attempt, or of a site that was not asked or has answered.
         """
         if (number, attempt) != (self.number, self.attempt):
-            raise ProtocolError(
+            raise StaleError(
                 f"stale: the answer is for round {number}.{attempt}, now is round {self.number}.{self.attempt}"
             )
         if site not in self.waiting:

@@ -162,7 +162,7 @@ class Server:
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped by the user"
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"[:4096]
+            reason = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:4096]
             raise
         finally:
             last = self._history[-1].metrics if self._history else {}

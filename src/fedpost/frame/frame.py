@@ -33,6 +33,7 @@ from fedpost.frame.header import (
     read_header,
     stored_sizes,
 )
+from fedpost.frame.parts import Parts
 
 __all__ = ["Frame", "Verify"]
 
@@ -127,6 +128,15 @@ class Frame:
 
     def __bytes__(self) -> bytes:
         return b"".join(self.buffers())
+
+    def parts(self, max_bytes: int) -> Parts:
+        """The frame in parts of at most ``max_bytes`` each, which share its memory; ``docs/spec/parts.md``.
+
+        Raises:
+            ConfigError: Too few bytes for a part.
+            EncodeError: The frame's segments have no digests.
+        """
+        return Parts(self, max_bytes)
 
     @property
     def nbytes(self) -> int:

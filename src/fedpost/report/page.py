@@ -7,7 +7,6 @@ everything but the plots, which hold no text from other machines but the names o
 from __future__ import annotations
 
 import datetime as dt
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from fedpost.errors import ConfigError, DecodeError, MissingExtraError
+from fedpost.files import replace_file
 from fedpost.report.rows import Round
 from fedpost.report.summary import RunSummary, summarize
 from fedpost.report.units import human_bytes, human_number, human_seconds, plain
 from fedpost.telemetry import read_records
 
-__all__ = ["render_page", "write_report"]
+__all__ = ["render_page", "write_page", "write_report"]
 
 _METRICS: Final = 6
 """So many metrics besides accuracy and loss get a column."""
@@ -48,13 +48,25 @@ def write_report(ledger: Path, page: Path) -> None:
     except msgspec.MsgspecError as error:
         hint = "Give the .jsonl file that the run wrote"
         raise DecodeError(f"this is not a ledger: {error}", where=str(ledger), hint=hint) from error
-    html = render_page(summary, ledger.name)
-    part = page.with_name(f".{page.name}.{os.getpid()}.part")
+    write_page(summary, ledger.name, page)
+
+
+def write_page(summary: RunSummary, source: str, page: Path) -> None:
+    """Write the page about a run; it appears whole or not at all.
+
+    Args:
+        summary: What is told.
+        source: The ledger's name, for the foot of the page.
+        page: The HTML file; it is overwritten.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+        ConfigError: The page cannot be written.
+    """
+    html = render_page(summary, source)
     try:
-        part.write_text(html, encoding="utf-8")
-        part.replace(page)
+        replace_file(page, [memoryview(html.encode())])
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"the page cannot be written: {error.strerror}", where=str(page)) from error
 
 

@@ -110,6 +110,10 @@ class Summarizer:
         self.last: float = 0.0
         self.seconds: float | None = None
 
+    def record(self, record: Record) -> None:
+        """Take one record in, as a sink of telemetry."""
+        self.add(record)
+
     def add(self, record: Record) -> None:
         """Count one record."""
         if isinstance(record, Event):

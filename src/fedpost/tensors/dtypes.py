@@ -18,7 +18,7 @@ import numpy as np
 
 from fedpost.errors import DecodeError, EncodeError, UnsupportedError
 
-__all__ = ["dtype_from_name", "dtype_name", "float_bits", "is_number"]
+__all__ = ["dtype_from_name", "dtype_name", "float_bits", "integer_range", "is_integer", "is_number"]
 
 # fmt: off
 _ML_DTYPES: Final = (
@@ -71,6 +71,17 @@ def float_bits(dtype: np.dtype[Any]) -> int | None:
     Complex numbers are two of them; big-endian and 80-bit numbers do not count.
     """
     return _FLOAT_BITS.get(dtype)
+
+
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is a boolean or an integer of any width."""
+    return dtype.newbyteorder("=") in _NAMES and ("int" in _NAMES[dtype.newbyteorder("=")] or dtype.kind == "b")
+
+
+def integer_range(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The smallest and the greatest value of an integer type."""
+    info: Any = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call] # ships no types
+    return int(info.min), int(info.max)
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:

@@ -205,7 +205,7 @@ class FedwtTensors:
         check_range(math.prod(shape), start, stop)
         if index in self._fortran:
             whole = self._frame.read(self._segments[index], first, first + math.prod(shape) * dtype.itemsize)
-            return np.ndarray(shape, dtype, whole, order="F").reshape(-1)[start:stop]
+            return np.ndarray(shape, dtype, whole, order="F").flat[start:stop]
         end = first + stop * dtype.itemsize
         return np.ndarray(
             (stop - start,), dtype, self._frame.read(self._segments[index], first + start * dtype.itemsize, end)

@@ -70,6 +70,8 @@ def name_of(name: object, array: object) -> str:
     """
     if not isinstance(name, str):
         raise EncodeError(f"tensor name {name!r} is not text")
+    if isinstance(array, np.ma.MaskedArray):
+        raise EncodeError("a masked array would lose its mask", where=f"tensor {name!r}", hint="Fill it first.")
     if not isinstance(array, np.ndarray | np.generic):
         raise EncodeError(f"{type(array).__name__} is not a NumPy array", where=f"tensor {name!r}")
     try:

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fedpost.blobs import BlobStore, FileBlobStore, MemoryBlobStore
+from fedpost.errors import TransportError
 from fedpost.frame import Frame, Limits
 from fedpost.transports.transport import TRANSPORTS, Guarantees, check_address, path_of
 
@@ -64,7 +65,11 @@ class MailboxEndpoint:
             while self._backlog:
                 key = self._backlog.popleft()
                 self._held.add(key)
-                data = self._store.get(key, max_bytes=self._limits.max_frame)
+                try:
+                    data = self._store.get(key, max_bytes=self._limits.max_frame)
+                except TransportError:
+                    self._held.discard(key)  # to be tried again
+                    raise
                 if data is not None:
                     if key in self._unfinished and self._unfinished[key][0] != data.nbytes:
                         self._unfinished[key] = (data.nbytes, time.monotonic())
@@ -93,7 +98,7 @@ class MailboxEndpoint:
         folder = f"rejected/{self.address}"
         self._store.put(f"{folder}/{name}", [data])
         # Shortened, since the mailbox may hold names as long as keys can be.
-        self._store.put(f"{folder}/{name[:_NOTE_NAME]}.txt", [memoryview(reason.encode(errors="replace"))])
+        self._store.put(f"{folder}/{name[:_NOTE_NAME]}.txt", [memoryview(_printable(reason).encode())])
         self.settle(key)
 
     def postpone(self, key: str, size: int) -> bool:
@@ -140,6 +145,11 @@ class _MailboxDelivery:
 
     def defer(self) -> bool:
         return self._endpoint.postpone(self._key, self._data.nbytes)
+
+
+def _printable(text: str) -> str:
+    """For a person's terminal: what others sent cannot move the cursor or change colours."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 _MEMORY: Final[dict[str, MemoryBlobStore]] = {}

@@ -1,0 +1,137 @@
+"""Tensors at known places of a file in pieces; what they take of it, shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpost.errors import DecodeError
+from fedpost.frame import Frame, Limits
+from fedpost.tensors.format import Array, MemoryTensors, TensorSource, TensorSpec, check_range
+from fedpost.tensors.pieces import Pieces, as_file
+from fedpost.tensors.sparse import sparse_elements
+
+__all__ = ["Placed", "PlacedTensors", "decode_file", "share_out", "stored_shares"]
+
+_Read = Callable[..., tuple[dict[str, Array], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a tensor lies.
+
+    Attributes:
+        spec: What it is.
+        piece: The piece that holds it.
+        start: Its first byte within the piece.
+        length: Bytes that it takes there.
+        sparse: It is coded; see :mod:`fedpost.tensors.sparse`.
+    """
+
+    spec: TensorSpec
+    piece: int
+    start: int
+    length: int
+    sparse: bool = False
+
+
+class PlacedTensors:
+    """Tensors at known places of a file, as read-only views of it where they are not coded.
+
+    Args:
+        pieces: The file.
+        placed: What was found in it and checked: no name twice, every place inside its piece.
+    """
+
+    __slots__ = ("_pieces", "_placed", "specs")
+
+    def __init__(self, pieces: Pieces, placed: Iterable[Placed]) -> None:
+        self._pieces = pieces
+        self._placed = {place.spec.name: place for place in placed}
+        self.specs = tuple(place.spec for place in self._placed.values())
+
+    def arrays(self) -> dict[str, Array]:
+        """Every tensor by name, in order.
+
+        Raises:
+            DecodeError: A segment's digest does not match, or a chunk is damaged.
+        """
+        views = {index: self._pieces.segment(index) for index in {place.piece for place in self._placed.values()}}
+        return {
+            name: _array(place, views[place.piece][place.start : place.start + place.length], 0, place.spec.size)
+            for name, place in self._placed.items()
+        }
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        """Elements ``start`` to ``stop`` of a tensor flattened in C order.
+
+        Raises:
+            DecodeError: As :meth:`arrays`.
+        """
+        place = self._placed[name]
+        check_range(place.spec.size, start, stop)
+        if place.sparse:
+            return _array(
+                place, self._pieces.read(place.piece, place.start, place.start + place.length), start, stop
+            ).reshape(-1)
+        first = place.start + start * place.spec.dtype.itemsize
+        end = place.start + stop * place.spec.dtype.itemsize
+        return np.ndarray((stop - start,), place.spec.dtype, self._pieces.read(place.piece, first, end))
+
+    def stored_sizes(self, frame: Frame) -> dict[str, int]:
+        """Stored bytes of each tensor: its share of its segment, and of the segments that hold none."""
+        held: dict[int, list[Placed]] = {}
+        for place in self._placed.values():
+            held.setdefault(place.piece, []).append(place)
+        sizes = dict.fromkeys(self._placed, 0)
+        for index in range(len(frame)):
+            of_all = self._placed.values()
+            group = held.get(index) if any(place.length for place in held.get(index, ())) else of_all
+            group = group or of_all
+            weights = {place.spec.name: place.length for place in group}
+            for name, size in share_out(frame.stored_size(index), weights).items():
+                sizes[name] += size
+        return sizes
+
+
+def decode_file(frame: Frame, section: str, limits: Limits, from_bytes: _Read) -> MemoryTensors:
+    """The tensors of a frame whose one segment is a file.
+
+    Raises:
+        DecodeError: The section, the segments or the file are not right.
+        LimitError: More tensors than allowed.
+    """
+    file = as_file(frame, section, limits)
+    arrays = {} if file is None else from_bytes(file, limits=limits)[0]
+    count = frame.section(section, int)
+    if len(arrays) != count:
+        raise DecodeError(f"{len(arrays)} tensors, {count} promised", where=f"section {section!r}")
+    return MemoryTensors(arrays)
+
+
+def stored_shares(frame: Frame, source: TensorSource) -> dict[str, int]:
+    """Stored bytes of each tensor of a frame whose one segment is a file: its share by size."""
+    sizes = {spec.name: spec.nbytes for spec in source.specs}
+    return share_out(frame.stored_size(0), sizes) if sizes else {}
+
+
+def share_out(total: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Share out a number of bytes by weight, to the byte; evenly where nothing has a weight."""
+    if not any(weights.values()):
+        weights = dict.fromkeys(weights, 1)
+    whole, seen, shares = sum(weights.values()), 0, {}
+    for name, weight in weights.items():
+        shares[name] = total * (seen + weight) // whole - total * seen // whole
+        seen += weight
+    return shares
+
+
+def _array(place: Placed, data: memoryview, start: int, stop: int) -> Array:
+    spec = place.spec
+    if not place.sparse:
+        return np.ndarray(spec.shape, spec.dtype, data)
+    shape = spec.shape if stop - start == spec.size else (stop - start,)
+    return np.ndarray(shape, spec.dtype, sparse_elements(data, spec.dtype.itemsize, spec.size, start, stop))
