@@ -31,7 +31,7 @@ format: $(VENV)/.check  ## Put the code into shape
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench $(VENV)/.torch  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
+bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into site/
@@ -47,6 +47,11 @@ $(BIN)/python:
 # One stamp an extra of pyproject.toml.
 $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+# NVFLARE pins old versions of what it needs; its object serializer runs without them.
+$(VENV)/.nvflare: constraints.txt | $(VENV)/.bench
+	$(INSTALL) --no-deps nvflare
 	@touch $@
 
 # Two things that only Debian packages bring; without them the tests that need them are skipped, with the reason.
