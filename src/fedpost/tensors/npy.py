@@ -91,25 +91,35 @@ class NpyTensors:
             raise LimitError(f"{len(table.names)} tensors, {limits.max_tensors} allowed", where="tensor table")
         if not len(table.names) == len(table.dtypes) == len(frame) == len(set(table.names)):
             raise DecodeError("its names are not one for each segment", where="tensor table")
-        self._arrays = {
-            name: _array(name, dtype, frame.segment(index))
-            for index, (name, dtype) in enumerate(zip(table.names, table.dtypes, strict=True))
-        }
+        self._frame = frame
+        self._places = [_place(frame, *row) for row in enumerate(zip(table.names, table.dtypes, strict=True))]
+        self._index = {name: index for index, name in enumerate(table.names)}
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
         """What the tensors are, in order."""
-        return tuple(TensorSpec(name, array.dtype, array.shape) for name, array in self._arrays.items())
+        return tuple(spec for spec, _, _ in self._places)
 
     def arrays(self) -> dict[str, Array]:
         """Every tensor by name, in order."""
-        return dict(self._arrays)
+        return {spec.name: self._array(index) for index, (spec, _, _) in enumerate(self._places)}
 
     def read(self, name: str, start: int, stop: int) -> Array:
-        """Elements ``start`` to ``stop`` of a tensor flattened in C order."""
-        array = self._arrays[name]
-        check_range(array.size, start, stop)
-        return array.reshape(-1)[start:stop]
+        """Elements ``start`` to ``stop`` of a tensor flattened in C order; only the bytes that hold them are read."""
+        index = self._index[name]
+        spec, first, fortran = self._places[index]
+        check_range(spec.size, start, stop)
+        if fortran:
+            return self._array(index).flat[start:stop]
+        size = spec.dtype.itemsize
+        return np.ndarray(
+            (stop - start,), spec.dtype, self._frame.read(index, first + start * size, first + stop * size)
+        )
+
+    def _array(self, index: int) -> Array:
+        spec, first, fortran = self._places[index]
+        content = self._frame.segment(index)[first:].toreadonly()
+        return np.ndarray(spec.shape, spec.dtype, content, order="F" if fortran else "C")
 
 
 @functools.lru_cache(maxsize=256)
@@ -124,28 +134,32 @@ def _descr(dtype: np.dtype[Any]) -> str | None:
         return None
 
 
-def _array(name: str, dtype: str, data: memoryview) -> Array:
-    """The header is matched as text. NumPy's own parser evaluates it, and some texts end the process."""
+def _place(frame: Frame, index: int, row: tuple[str, str]) -> tuple[TensorSpec, int, bool]:
+    """What a segment's tensor is, where its elements start, and whether they are in Fortran order.
+
+    The header is matched as text. NumPy's own parser evaluates it, and some texts end the process.
+    """
+    name, dtype = row
     where = f"tensor {name!r}"
     try:
         wanted = dtype_from_name(dtype)
     except FedpostError as error:
         raise type(error)(error.what, where=where, hint=error.hint) from error
-    found = _HEADER.match(data[:_MAX_HEADER])
+    found = _HEADER.match(frame.read(index, 0, min(_MAX_HEADER, frame.raw_size(index))))
     if found is None or found.end() - found.start("text") != int.from_bytes(found["v1"] or found["v2"], "little"):
         raise DecodeError("its segment does not begin with a .npy header as NumPy writes it", where=where)
     descr = found["descr"].decode("latin1")
     if descr not in (_descr(wanted), *(f"'{order}V{wanted.itemsize}'" for order in "|<>")):
         raise DecodeError(f"the .npy header says {descr[:80]}, the table {dtype[:80]}", where=where)
     shape = tuple(map(int, found["shape"].replace(b",", b" ").split()))
-    content = data[found.end() :].toreadonly()
-    if math.prod(shape) * wanted.itemsize != content.nbytes:
-        raise DecodeError(f"the shape {shape} does not fit {content.nbytes} bytes", where=where)
+    nbytes = frame.raw_size(index) - found.end()
+    if math.prod(shape) * wanted.itemsize != nbytes:
+        raise DecodeError(f"the shape {shape} does not fit {nbytes} bytes", where=where)
     try:
-        array: Array = np.ndarray(shape, wanted, content, order="F" if found["fortran"] == b"True" else "C")
+        np.ndarray(shape, wanted, strides=(0,) * len(shape), buffer=bytes(wanted.itemsize))  # whether there can be such
     except (ValueError, OverflowError) as error:
         raise DecodeError(f"the shape {shape} is impossible: {error}", where=where) from error
-    return array
+    return TensorSpec(name, wanted, shape), found.end(), found["fortran"] == b"True"
 
 
 FORMATS.register(Npy.name, Npy())
