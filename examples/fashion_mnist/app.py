@@ -22,6 +22,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("this example trains with PyTorch", hint="pip install 'fedpost[torch]'") from error
 
+from fedpost.federation import FitIns, FitRes
 from fedpost.integrations.torch import get_state, set_state
 
 DATASET = "/usr/share/datasets/fashion-mnist"
@@ -51,10 +52,10 @@ class FashionClient(fedpost.Client):
         """Keep what the site trains with."""
         self.model, self.images, self.labels, self.mine, self.seed = model, images, labels, mine, seed
 
-    def fit(self, ins: fedpost.FitIns) -> fedpost.FitRes:
+    def fit(self, ins: FitIns) -> FitRes:
         """Train from the global model by plain SGD; a last batch that is not full is left out."""
         if len(self.mine) < BATCH:  # not one full batch: 0 examples give the result no weight
-            return fedpost.FitRes(ins.parameters, 0)
+            return FitRes(ins.parameters, 0)
         set_state(self.model, ins.parameters.arrays())
         self.model.train()
         optimizer = torch.optim.SGD(self.model.parameters(), lr=float(ins.config["learning_rate"]))
@@ -72,7 +73,7 @@ class FashionClient(fedpost.Client):
                 losses.append(loss.item())
         # The arrays are the network's own memory: they are sent before another site of this process trains.
         trained = fedpost.Parameters.of(get_state(self.model))
-        return fedpost.FitRes(trained, len(self.mine), {"train_loss": float(np.mean(losses))})
+        return FitRes(trained, len(self.mine), {"train_loss": float(np.mean(losses))})
 
 
 def app(

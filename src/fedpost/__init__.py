@@ -11,32 +11,30 @@ if TYPE_CHECKING:
     from fedpost.federation import (
         App,
         Client,
-        EvaluateIns,
-        EvaluateRes,
         FedAvg,
-        FitIns,
-        FitRes,
         NumPyClient,
         Parameters,
         Strategy,
     )
     from fedpost.frame import Limits
+    from fedpost.objects import dump, dumps, load, loads, register
     from fedpost.pipeline import load_tensors, save_tensors
 
 __all__ = [
     "App",
     "Client",
-    "EvaluateIns",
-    "EvaluateRes",
     "FedAvg",
     "FedpostError",
-    "FitIns",
-    "FitRes",
     "Limits",
     "NumPyClient",
     "Parameters",
     "Strategy",
+    "dump",
+    "dumps",
+    "load",
     "load_tensors",
+    "loads",
+    "register",
     "save_tensors",
 ]
 
@@ -44,6 +42,7 @@ _HOMES = {
     **dict.fromkeys(__all__, "fedpost.federation"),
     "FedpostError": "fedpost.errors",
     "Limits": "fedpost.frame",
+    **dict.fromkeys(("dump", "dumps", "load", "loads", "register"), "fedpost.objects"),
     "load_tensors": "fedpost.pipeline",
     "save_tensors": "fedpost.pipeline",
 }

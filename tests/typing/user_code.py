@@ -15,7 +15,7 @@ from fedpost.blobs import BlobStore, FileBlobStore, MemoryBlobStore
 from fedpost.codecs import CODECS, Cast, Codec, Dense, parse_codec
 from fedpost.compression import COMPRESSORS, Compression, Compressor
 from fedpost.errors import DecodeError, FedpostError
-from fedpost.federation import ClientProxy, Failure
+from fedpost.federation import ClientProxy, EvaluateIns, EvaluateRes, Failure, FitIns, FitRes
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.pipeline import Pipeline, decode_tensors
 from fedpost.tensors import FORMATS, Array, Fedwt, Format, Npy, TensorSource
@@ -39,16 +39,16 @@ class Arrays(fedpost.NumPyClient):
 class Named(fedpost.Client):
     """A client with named tensors."""
 
-    def fit(self, ins: fedpost.FitIns) -> fedpost.FitRes:
+    def fit(self, ins: FitIns) -> FitRes:
         """Train."""
         arrays = ins.parameters.arrays()
         assert_type(arrays, dict[str, Array])
         trained = fedpost.Parameters.of({name: array * 0.9 for name, array in arrays.items()})
-        return fedpost.FitRes(trained, num_examples=10, metrics={"loss": 0.1, "site": "a"})
+        return FitRes(trained, num_examples=10, metrics={"loss": 0.1, "site": "a"})
 
-    def evaluate(self, ins: fedpost.EvaluateIns) -> fedpost.EvaluateRes:
+    def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
         """Evaluate."""
-        return fedpost.EvaluateRes(loss=0.1, num_examples=len(ins.parameters.specs))
+        return EvaluateRes(loss=0.1, num_examples=len(ins.parameters.specs))
 
 
 def evaluate(
@@ -75,7 +75,7 @@ class Careful(fedpost.FedAvg):
     def aggregate_fit(
         self,
         server_round: int,
-        results: Sequence[tuple[ClientProxy, fedpost.FitRes]],
+        results: Sequence[tuple[ClientProxy, FitRes]],
         failures: Sequence[Failure],
     ) -> tuple[fedpost.Parameters | None, dict[str, bool | int | float | str | bytes]]:
         """Average, unless a site failed."""
@@ -168,7 +168,7 @@ class TestFolder(BlobStoreContract):
 
 # ── what must be refused: each comment is needed, or mypy says so ────────────────────────────────────────────────────
 
-fedpost.FitRes({"weights": np.ones(3)}, 10)  # type: ignore[arg-type]
+FitRes({"weights": np.ones(3)}, 10)  # type: ignore[arg-type]
 fedpost.App(evaluate=evaluate)  # type: ignore[call-arg]
 fedpost.load_tensors(Path("model.fedwt"), verify="sometimes")  # type: ignore[arg-type]
 fedpost.Limits(1 << 20)  # type: ignore[call-arg]

@@ -41,6 +41,8 @@ ALIGNMENT: Final = 64
 _ZEROS: Final = bytes(ALIGNMENT)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
+_NO_SEGMENTS: Final = SegmentTable([], b"")
+
 Verify = Literal["eager", "lazy", "never"]
 """When segment digests are checked: all before anything is handed out, each before its segment is, or not at all."""
 
@@ -87,6 +89,9 @@ class Frame:
             EncodeError: A section holds what MessagePack cannot.
         """
         algorithm = CHECKSUMS.get(checksum)
+        if not segments:
+            header = Header(checksum, [], _NO_SEGMENTS, _pack_sections(sections))
+            return cls(pack_header(header), header, [], unverified=bytearray(), minor=MINOR)
         stored: list[Sequence[memoryview]] = [(segment,) for segment in segments]
         columns: tuple[list[str], list[int], int, list[list[int]]] = ([], [], 0, [])
         if compression is not None:

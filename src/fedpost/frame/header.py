@@ -55,6 +55,8 @@ class Limits:
         max_tensors: Number of tensors.
         max_chunk: Size of one chunk after decompression.
         max_ratio: Decompressed size over compressed size, per segment.
+        max_items: Bytes of an object's tree, and so the number of items in it, each of which takes one at least.
+        max_integer: Bytes of one integer in an object.
     """
 
     max_frame: int = 1 << 34
@@ -65,6 +67,8 @@ class Limits:
     max_tensors: int = 1 << 18
     max_chunk: int = 1 << 24
     max_ratio: int = 100_000
+    max_items: int = 1 << 24
+    max_integer: int = 1 << 12
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -114,7 +118,8 @@ _DECODER: Final = msgspec.msgpack.Decoder(Header)
 def _header_digest(prologue: bytes | memoryview, body: bytes | memoryview) -> bytes:
     hasher = blake3.blake3(prologue)
     hasher.update(body)
-    return hasher.digest(length=16)
+    digest: bytes = hasher.digest(16)
+    return digest
 
 
 def pack_header(header: Header) -> bytes:

@@ -28,6 +28,8 @@ def test_defaults():
         "max_raw": 16 << 30,
         "max_segments": 262_144,
         "max_tensors": 262_144,
+        "max_items": 16 << 20,
+        "max_integer": 4096,
         "max_chunk": 16 << 20,
         "max_ratio": 100_000,
     }

@@ -1,0 +1,90 @@
+"""Arrays, scalars and other large leaves: what they are stands in the tree, their bytes there or in a segment."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from fedpost.errors import DecodeError
+from fedpost.tensors.dtypes import dtype_from_name
+
+__all__ = ["array_of", "bytes_of", "scalar_of", "shape_of"]
+
+_MAX_RANK: Final = 64
+
+
+def bytes_of(array: np.ndarray[Any, Any]) -> tuple[int, memoryview]:
+    """An array's order (0 for C, 1 for Fortran) and its elements in it as bytes: its own memory if it can be."""
+    flags = array.flags
+    if flags.c_contiguous:
+        order = 0
+    elif flags.f_contiguous:
+        order, array = 1, array.T
+    else:
+        order = 0
+        # Gaps of a structure would be what memory held before; in a copy they are zero.
+        out: np.ndarray[Any, Any] = (np.zeros if array.dtype.names else np.empty)(array.shape, array.dtype)
+        out[...] = array
+        array = out
+    if not array.nbytes:
+        return order, memoryview(b"")
+    return order, array.reshape(-1).view(np.uint8).data.toreadonly()
+
+
+def shape_of(shape: Any, name: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Element type, shape and size in bytes of an array that somebody described.
+
+    Raises:
+        DecodeError: There is no such array.
+    """
+    if type(name) is not str or type(shape) is not list or len(shape) > _MAX_RANK:
+        raise DecodeError("an array's element type or shape is none")
+    try:
+        return _checked_shape(name, *shape)
+    except TypeError as error:
+        raise DecodeError(f"{str(shape)[:80]} is not the shape of an array") from error
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _checked_shape(name: str, *shape: Any) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    if shape and (set(map(type, shape)) != {int} or min(shape) < 0):
+        raise DecodeError(f"{str(shape)[:80]} is not the shape of an array")
+    dtype = dtype_from_name(name)
+    # What NumPy multiplies must not wrap, also where a dimension is 0.
+    if math.prod(length for length in shape if length) * max(dtype.itemsize, 1) >= 1 << 62:
+        raise DecodeError(f"an array of shape {str(shape)[:80]} is impossible")
+    return dtype, shape, math.prod(shape) * dtype.itemsize
+
+
+def array_of(
+    dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, order: Any, data: bytes | memoryview, *, copy: bool
+) -> np.ndarray[Any, Any]:
+    """An array over bytes, read-only, or a copy of it that can be written to.
+
+    Raises:
+        DecodeError: The bytes are not as many, or the order is none.
+    """
+    if len(data) != nbytes or type(order) is not int or not 0 <= order <= 1:  # a memoryview here is one of bytes
+        raise DecodeError(f"an array of {nbytes} bytes has {len(data)}, or no order")
+    layout: Any = "F" if order else "C"
+    if not nbytes:
+        out: np.ndarray[Any, Any] = np.empty(shape, dtype, layout)
+        out.flags.writeable = copy
+        return out
+    out = np.ndarray(shape, dtype, data, order=layout)
+    return np.array(out, order="K") if copy else out
+
+
+def scalar_of(name: Any, data: Any) -> Any:
+    """A NumPy scalar.
+
+    Raises:
+        DecodeError: No such element type, or not its size.
+    """
+    dtype, _, nbytes = shape_of([], name)
+    if type(data) is not bytes or len(data) != nbytes:
+        raise DecodeError(f"a scalar of type {name!r} is not {nbytes} bytes")
+    return np.ndarray((), dtype, data)[()] if nbytes else dtype.type()

@@ -1,0 +1,258 @@
+"""Serializers of the standard library's types, for every registry to start with.
+
+Exceptions are those of the language itself, by their own names. Types of optional packages are found when one of them
+is first written or read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import builtins
+import collections
+import datetime as dt
+import fractions
+import importlib
+import pathlib
+import sys
+import types
+import uuid
+import zoneinfo
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final
+
+from fedpost.errors import DecodeError
+from fedpost.objects.classes import describe_class
+from fedpost.objects.hashing import dict_of
+from fedpost.objects.types import Serializer, TypeRegistry
+
+__all__ = ["STANDARD"]
+
+STANDARD: Final = TypeRegistry()
+
+_MAX_DIGITS: Final = 4000
+_MAX_BITS: Final = 1 << 15
+
+
+def _add(
+    cls: type,
+    take: Callable[[Any], Any],
+    make: Callable[[Any], Any],
+    *,
+    name: str | None = None,
+    subclasses: bool = False,
+) -> None:
+    STANDARD.add(Serializer(cls=cls, name=name or cls.__name__, take=take, make=make, subclasses=subclasses))
+
+
+def _expect(state: Any, *kinds: type | tuple[type, ...]) -> Any:
+    """The state, when it is a list of values of these types."""
+    if type(state) is not list or len(state) != len(kinds) or not all(map(isinstance, state, kinds)):
+        raise DecodeError(f"a state of {len(kinds)} parts was expected")
+    return state
+
+
+def _one(kind: type, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A maker from a state of one type."""
+
+    def checked(state: Any) -> Any:
+        if type(state) is not kind:
+            raise DecodeError(f"a state of type {kind.__name__} was expected, not {type(state).__name__}")
+        return make(state)
+
+    return checked
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > _MAX_DIGITS:
+        raise DecodeError(f"a Decimal of {len(text)} digits, {_MAX_DIGITS} allowed")
+    return Decimal(text)
+
+
+def _fraction(state: Any) -> fractions.Fraction:
+    numerator, denominator = _expect(state, int, int)
+    if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS or denominator < 1:
+        raise DecodeError("a Fraction that is too long, or without a positive denominator")
+    return fractions.Fraction(numerator, denominator)
+
+
+_add(complex, lambda value: [value.real, value.imag], lambda state: complex(*_expect(state, float, float)))
+_add(Decimal, str, _one(str, _decimal))
+_add(fractions.Fraction, lambda value: [value.numerator, value.denominator], _fraction)
+_add(range, lambda value: [value.start, value.stop, value.step], lambda state: range(*_expect(state, int, int, int)))
+_add(slice, lambda value: [value.start, value.stop, value.step], lambda state: slice(*_expect(state, *[object] * 3)))
+_add(type(Ellipsis), lambda _value: None, lambda _state: Ellipsis, name="Ellipsis")
+_add(type(NotImplemented), lambda _value: None, lambda _state: NotImplemented, name="NotImplemented")
+
+
+def _typed_array(state: Any) -> array.array[Any]:
+    code, little, data = _expect(state, str, bool, (bytes, memoryview))
+    if code not in array.typecodes:
+        raise DecodeError(f"no array has the type code {code!r}")
+    out = array.array(code)
+    out.frombytes(data)
+    if little != (sys.byteorder == "little"):
+        out.byteswap()
+    return out
+
+
+_add(array.array, lambda value: [value.typecode, sys.byteorder == "little", value.tobytes()], _typed_array)
+
+# ── containers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pairs(mapping: Any) -> list[Any]:
+    return [list(mapping), list(mapping.values())]
+
+
+def _ordered(state: Any) -> Any:
+    return collections.OrderedDict(dict_of(*_expect(state, list, list)))
+
+
+def _counter(state: Any) -> Any:
+    out: Any = collections.Counter()
+    dict.update(out, dict_of(*_expect(state, list, list)))
+    return out
+
+
+# What makes a missing value may only be one of these: anything else would be a call of the sender's choice.
+_FACTORIES: Final[dict[str, Callable[[], Any]]] = {
+    kind.__name__: kind for kind in (int, float, complex, bool, str, bytes, list, dict, set, tuple, frozenset)
+}
+
+
+def _take_default(mapping: Any) -> Any:
+    factory = mapping.default_factory
+    name = None if factory is None else getattr(factory, "__name__", "")
+    if name is not None and _FACTORIES.get(name) is not factory:
+        raise TypeError(f"a defaultdict made by {factory!r}; {', '.join(_FACTORIES)} and None are possible")
+    return [name, *_pairs(mapping)]
+
+
+def _default(state: Any) -> Any:
+    name, keys, values = _expect(state, (str, type(None)), list, list)
+    if name is not None and name not in _FACTORIES:
+        raise DecodeError(f"a defaultdict made by {name[:80]!r}")
+    return collections.defaultdict(None if name is None else _FACTORIES[name], dict_of(keys, values))
+
+
+_add(collections.OrderedDict, _pairs, _ordered)
+_add(collections.Counter, _pairs, _counter)
+_add(collections.defaultdict, _take_default, _default)
+_add(
+    collections.deque,
+    lambda value: [list(value), value.maxlen],
+    lambda state: collections.deque(*_expect(state, list, (int, type(None)))),
+)
+
+
+def _namespace(cls: type, state: Any) -> Any:
+    if type(state) is not dict or any(name.startswith("__") for name in state):
+        raise DecodeError("a namespace's state is a dictionary of plain names")
+    out = cls()
+    vars(out).update(state)
+    return out
+
+
+_add(argparse.Namespace, lambda value: dict(vars(value)), partial(_namespace, argparse.Namespace))
+_add(types.SimpleNamespace, lambda value: dict(vars(value)), partial(_namespace, types.SimpleNamespace))
+_add(types.MappingProxyType, dict, _one(dict, types.MappingProxyType), name="MappingProxyType")
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _take_datetime(value: Any) -> Any:
+    zone = value.tzinfo
+    return [value.replace(tzinfo=None, fold=0).isoformat(), zone, value.fold]
+
+
+def _zone(zone: Any) -> Any:
+    if not isinstance(zone, dt.tzinfo | None):
+        raise DecodeError("a time zone was expected")
+    return zone
+
+
+def _timestamp(cls: Any, state: Any) -> Any:
+    text, zone, fold = _expect(state, str, object, int)
+    if len(text) > _MAX_TEXT:
+        raise DecodeError("too long for a time")
+    return cls.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
+
+
+_MAX_TEXT: Final = 64
+
+
+def _date(text: str) -> dt.date:
+    if len(text) > _MAX_TEXT:
+        raise DecodeError("too long for a date")
+    return dt.date.fromisoformat(text)
+
+
+def _offset(state: Any) -> dt.timezone:
+    delta, name = _expect(state, dt.timedelta, (str, type(None)))
+    return dt.timezone(delta) if name is None else dt.timezone(delta, name)
+
+
+def _take_offset(value: Any) -> Any:
+    # The arguments that made it: a name only where one was given.
+    delta = value.utcoffset(None)
+    return [delta, None if value.tzname(None) == dt.timezone(delta).tzname(None) else value.tzname(None)]
+
+
+def _zone_key(value: Any) -> str:
+    if value.key is None:
+        raise TypeError("a ZoneInfo without a key")
+    return str(value.key)
+
+
+_add(dt.date, lambda value: value.isoformat(), _one(str, _date))
+_add(dt.time, _take_datetime, partial(_timestamp, dt.time))
+_add(dt.datetime, _take_datetime, partial(_timestamp, dt.datetime))
+_add(
+    dt.timedelta,
+    lambda value: [value.days, value.seconds, value.microseconds],
+    lambda state: dt.timedelta(*_expect(state, int, int, int)),
+)
+_add(dt.timezone, _take_offset, _offset)
+_add(zoneinfo.ZoneInfo, _zone_key, _one(str, zoneinfo.ZoneInfo))
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_add(uuid.UUID, lambda value: value.bytes, _one(bytes, lambda data: uuid.UUID(bytes=data)))
+_add(pathlib.PurePosixPath, str, _one(str, pathlib.PurePosixPath))
+_add(pathlib.PureWindowsPath, str, _one(str, pathlib.PureWindowsPath))
+# A path comes back as one of the machine that reads it.
+STANDARD.add(Serializer(cls=type(pathlib.Path()), name="Path", take=str, make=_one(str, pathlib.Path)))
+
+for _cls in vars(builtins).values():
+    if isinstance(_cls, type) and issubclass(_cls, BaseException) and _cls not in STANDARD:
+        _described = describe_class(_cls, _cls.__name__)
+        if _described is not None:
+            STANDARD.add(_described)
+
+
+def _load(module: str) -> Iterable[Serializer]:
+    entries: Iterable[Serializer] = importlib.import_module(f"fedpost.{module}").SERIALIZERS
+    return entries
+
+
+STANDARD.add_lazy("numpy", ("MaskedArray",), partial(_load, "objects.masked"))
+STANDARD.add_lazy(
+    "torch",
+    ("torch.Tensor", "torch.Parameter", "torch.Size", "torch.dtype"),
+    partial(_load, "integrations.torch_objects"),
+)
+STANDARD.add_lazy("jax", ("jax.Array",), partial(_load, "integrations.jax_objects"))
+STANDARD.add_lazy("jaxlib", (), partial(_load, "integrations.jax_objects"))
+STANDARD.add_lazy("scipy", ("scipy.sparse",), partial(_load, "integrations.scipy_objects"))
+STANDARD.add_lazy(
+    "pandas", ("pandas.DataFrame", "pandas.Series", "pandas.Index"), partial(_load, "integrations.pandas_objects")
+)
+STANDARD.add_lazy(
+    "pyarrow", ("pyarrow.Table", "pyarrow.RecordBatch", "pyarrow.Array"), partial(_load, "integrations.arrow_objects")
+)
