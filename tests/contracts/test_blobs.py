@@ -38,6 +38,12 @@ class TestFile(BlobStoreContract):
         return FileBlobStore(tmp_path / "shared" / "folder")
 
 
+class TestOwnFile(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return FileBlobStore(tmp_path / "own", own=True)
+
+
 class TestFileWithoutSignals(BlobStoreContract):
     signals = False
 

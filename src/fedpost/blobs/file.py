@@ -1,13 +1,14 @@
 """Blobs as files of a folder, which may be shared: NFS, SMB, Syncthing, a SyftBox datasite.
 
 Rules: an unfinished file lives in ``.tmp/`` and is renamed into place; links and special files are never followed or
-opened, since others can write here; nothing is mapped, since others could shorten a file under the map.
+opened, since others can write here; nothing is mapped where others could shorten a file under the map.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 import secrets
 import stat
@@ -39,10 +40,12 @@ class FileBlobStore:
     Args:
         root: The folder; it is made when something is stored or watched. It may be reached by a link, unlike what is
             in it.
+        own: Whether nobody else can write there: then blobs are mapped, not read, and cost no memory.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, own: bool = False) -> None:
         self._root = root
+        self._own = own
 
     def put(self, key: str, buffers: Iterable[memoryview]) -> int:
         """Write a file beside, then rename it into place."""
@@ -64,7 +67,7 @@ class FileBlobStore:
         return size
 
     def get(self, key: str, *, max_bytes: int) -> memoryview | None:
-        """Read a file into fresh memory, once its size is known to be allowed."""
+        """Read a file into fresh memory, or map it where it is our own, once its size is known to be allowed."""
         *folder, name = check_key(key).split("/")
         with _mapped(key):
             try:
@@ -78,6 +81,8 @@ class FileBlobStore:
                     raise RemoteError("not a regular file", where=key)
                 if status.st_size > max_bytes:
                     raise LimitError(f"{status.st_size} bytes, {max_bytes} allowed", where=key)
+                if self._own and status.st_size:
+                    return memoryview(mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ))
                 view = memoryview(bytearray(status.st_size))
                 filled = 0
                 while filled < len(view) and (count := os.readv(fd, [view[filled:]])):

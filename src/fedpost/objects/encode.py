@@ -392,6 +392,7 @@ _WRITERS: Final[Mapping[type, Callable[[ObjectWriter, Any], Any]]] = {
     set: ObjectWriter._set,  # noqa: SLF001
     frozenset: ObjectWriter._frozenset,  # noqa: SLF001
     np.ndarray: ObjectWriter._array,  # noqa: SLF001
+    np.memmap: ObjectWriter._array,  # noqa: SLF001 - its elements; it comes back as a plain array
 }
 
 
