@@ -161,8 +161,8 @@ def from_frame(
         UnsupportedError: It uses a type that is not registered, or a later version of one.
         DecodeError: It is no object, or an impossible one.
     """
-    tree = tree_of(frame, limits)
-    reader = ObjectReader(frame, tree, registry, limits=limits, copy=copy, external=external, manager=manager)
+    tree, leaves = tree_of(frame, limits)
+    reader = ObjectReader(frame, tree, leaves, registry, limits=limits, copy=copy, external=external, manager=manager)
     return reader.read()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import ormsgpack
 
-from fedpost.errors import DecodeError, LimitError
+from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.objects.arrays import array_of, scalar_of, shape_of
 from fedpost.objects.encode import External
@@ -27,22 +27,22 @@ _TAKEN: Final = object()
 _TREE: Final[Any] = Tree | None  # made once: a union takes longer to make than the section to decode
 
 
-def tree_of(frame: Frame, limits: Limits) -> Tree:
-    """The tree of a frame that holds an object.
+def tree_of(frame: Frame, limits: Limits) -> tuple[Tree, int]:
+    """The tree of a frame that holds an object, and the number of segments that it stands in: 0 or 1.
 
     Raises:
         DecodeError: The frame holds none, or an impossible one.
         LimitError: It has more bytes than ``limits.max_items``: every item takes one at least.
     """
-    tree: Tree | None = frame.section(SECTION, _TREE, limit=limits.max_section)
+    tree: Tree | None = frame.section(SECTION, _TREE, limit=min(limits.max_section, limits.max_items))
     if tree is not None:
-        return tree
+        return tree, 0
     if not len(frame):
         raise DecodeError("the object's tree is missing", where=f"section {SECTION!r}")
     if frame.raw_size(0) > limits.max_items:
         raise LimitError(f"a tree of {frame.raw_size(0)} bytes, {limits.max_items} allowed", where="segment 0")
     try:
-        return TREE_DECODER.decode(frame.segment(0))
+        return TREE_DECODER.decode(frame.segment(0)), 1
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DecodeError(str(error), where="object tree") from error
 
@@ -76,6 +76,7 @@ class ObjectReader:
     Args:
         frame: Where the leaves are.
         tree: What the object is.
+        leaves: The number of the segment at which its leaves begin.
         registry: Which types may be built.
         limits: The budget.
         copy: Whether arrays can be written to afterwards; without it they are views of the frame.
@@ -87,6 +88,7 @@ class ObjectReader:
         self,
         frame: Frame,
         tree: Tree,
+        leaves: int,
         registry: TypeRegistry,
         *,
         limits: Limits,
@@ -106,7 +108,8 @@ class ObjectReader:
         self._once: bytearray = bytearray()
         self._depth = 0
         self._open = 0
-        self._segments_used = 0
+        self._leaves = leaves
+        self._used: set[int] = set()
 
     def read(self) -> Any:
         """The object.
@@ -126,7 +129,9 @@ class ObjectReader:
                 if error.where is not None:
                     raise
                 raise type(error)(error.what, where=f"row {len(values)} of the object", hint=error.hint) from error
-            except ValueError as error:  # too few or too many parts
+            except FedpostError:
+                raise
+            except Exception as error:  # too few or too many parts, or whatever NumPy makes of them
                 raise DecodeError(f"{Kind.NAMES[row[0]]}: {error}", where=f"row {len(values)} of the object") from error
             values.append(value)
             depths.append(self._depth + 1)
@@ -137,6 +142,8 @@ class ObjectReader:
         root = self._unpack(self._tree.root)
         if self._open:
             raise DecodeError("a row that nothing refers to", where="object tree")
+        if len(self._used) != len(self._frame) - self._leaves:
+            raise DecodeError("a segment that nothing refers to", where="object tree")
         return root
 
     def _unpack(self, packed: msgspec.Raw) -> Any:
@@ -235,9 +242,10 @@ class ObjectReader:
         if type(place) is bytes:
             return build(place)
         if type(place) is int:
-            if not 0 <= place < len(self._frame):
-                raise DecodeError(f"segment {place} of {len(self._frame)}")
-            return build(self._frame.segment(place))
+            if not 0 <= place < len(self._frame) - self._leaves:
+                raise DecodeError(f"leaf {place} of {len(self._frame) - self._leaves}")
+            self._used.add(place)
+            return build(self._frame.segment(place + self._leaves))
         if type(place) is not list or list(map(type, place)) != [bytes, int]:
             raise DecodeError("a leaf that is nowhere")
         reference, nbytes = place

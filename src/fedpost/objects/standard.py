@@ -241,18 +241,38 @@ def _load(module: str) -> Iterable[Serializer]:
     return entries
 
 
-STANDARD.add_lazy("numpy", ("MaskedArray",), partial(_load, "objects.masked"))
-STANDARD.add_lazy(
-    "torch",
-    ("torch.Tensor", "torch.Parameter", "torch.Size", "torch.dtype"),
-    partial(_load, "integrations.torch_objects"),
+_SPARSE: Final = tuple(
+    f"scipy.sparse.{kind}_{form}"
+    for kind in ("csr", "csc", "bsr", "dia", "coo", "lil", "dok")
+    for form in ("array", "matrix")
 )
-STANDARD.add_lazy("jax", ("jax.Array",), partial(_load, "integrations.jax_objects"))
-STANDARD.add_lazy("jaxlib", (), partial(_load, "integrations.jax_objects"))
-STANDARD.add_lazy("scipy", ("scipy.sparse",), partial(_load, "integrations.scipy_objects"))
-STANDARD.add_lazy(
-    "pandas", ("pandas.DataFrame", "pandas.Series", "pandas.Index"), partial(_load, "integrations.pandas_objects")
+_LAZY: Final = (
+    ("numpy", ("MaskedArray",), "objects.masked"),
+    (
+        "torch",
+        tuple(f"torch.{name}" for name in ("Storage", "Tensor", "Parameter", "Size", "dtype", "device")),
+        "integrations.torch_objects",
+    ),
+    ("jaxlib", ("jax.Array",), "integrations.jax_objects"),
+    ("scipy", _SPARSE, "integrations.scipy_objects"),
+    (
+        "pandas",
+        tuple(
+            f"pandas.{name}"
+            for name in (
+                *("DataFrame", "Series", "Timestamp", "Timedelta", "Index", "RangeIndex", "MultiIndex"),
+                *("DatetimeIndex", "CategoricalIndex", "TimedeltaIndex"),
+            )
+        ),
+        "integrations.pandas_objects",
+    ),
+    (
+        "pyarrow",
+        tuple(f"pyarrow.{name}" for name in ("Table", "RecordBatch", "ChunkedArray", "Array")),
+        "integrations.arrow_objects",
+    ),
 )
-STANDARD.add_lazy(
-    "pyarrow", ("pyarrow.Table", "pyarrow.RecordBatch", "pyarrow.Array"), partial(_load, "integrations.arrow_objects")
-)
+"""Top packages of classes, the names of their types, and the module with their serializers."""
+
+for _package, _names, _module in _LAZY:
+    STANDARD.add_lazy(_package, _names, partial(_load, _module))
