@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
-from fedpost.codecs import Codec, Dense, parse_codec
+from fedpost.codecs import Base, Codec, Dense, parse_codec
 from fedpost.compression import Compression
 from fedpost.errors import (
     ConfigError,
@@ -73,17 +73,25 @@ class Pipeline:
             ) from None
         return cls(parse_codec(update), FORMATS.get(format_name), Compression.parse(compression), checksum)
 
-    def encode(self, tensors: Mapping[str, Array], sections: Mapping[str, object] | None = None) -> Frame:
+    def encode(
+        self,
+        tensors: Mapping[str, Array],
+        sections: Mapping[str, object] | None = None,
+        *,
+        base: Base | None = None,
+    ) -> Frame:
         """Make a frame of named arrays.
 
         Args:
             tensors: The arrays; those that are sent as they are must not change while the frame lives.
             sections: Further header sections.
+            base: What the receiver has already, for an update codec that needs it.
 
         Raises:
+            ConfigError: The update codec needs a base and there is none.
             EncodeError: A tensor cannot be encoded.
         """
-        small, notes = self.update.encode(tensors)
+        small, notes = self.update.encode(tensors, base)
         encoded = self.format.encode(small)
         own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {}), **encoded.sections}
         if taken := own.keys() & (sections or {}).keys():
@@ -119,35 +127,51 @@ def pipeline_of(frame: Frame) -> Pipeline:
         raise UnsupportedError(f"{spec!r}: {error.what}", where="pipeline", hint=error.hint) from error
 
 
-def decode_tensors(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> TensorSource:
+def decode_tensors(frame: Frame, *, limits: Limits = DEFAULT_LIMITS, base: Base | None = None) -> TensorSource:
     """Check a frame's tensors against its pipeline and make them readable.
 
+    Args:
+        frame: What was received.
+        limits: The reader's budget.
+        base: What the update is relative to, where its codec needs one.
+
     Raises:
-        DecodeError: The frame holds no tensors, or impossible ones.
+        DecodeError: The frame holds no tensors, or impossible ones, or is relative to another base.
     """
-    return _decode(frame, limits)[2]
+    pipeline, sent = _stored(frame, limits)
+    return _undo(pipeline, frame, sent, limits, base)
 
 
-def tensor_sizes(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, tuple[int, int]]:
+def tensor_sizes(
+    frame: Frame, *, limits: Limits = DEFAULT_LIMITS, base: Base | None = None
+) -> dict[str, tuple[int, int]]:
     """Raw and stored bytes of each tensor of a frame.
+
+    Without the base that the update codec needs, the raw size is that of the tensors as they were sent.
 
     Raises:
         DecodeError: As :func:`decode_tensors`.
     """
-    wire, stored_tensors, tensors = _decode(frame, limits)
-    stored = wire.stored_sizes(frame, stored_tensors)
+    pipeline, sent = _stored(frame, limits)
+    blind = pipeline.update.needs_base and base is None
+    tensors = sent if blind else _undo(pipeline, frame, sent, limits, base)
+    stored = pipeline.format.stored_sizes(frame, sent)
     return {spec.name: (spec.nbytes, stored[spec.name]) for spec in tensors.specs}
 
 
-def _decode(frame: Frame, limits: Limits) -> tuple[Format, TensorSource, TensorSource]:
-    """The format, the tensors as the format carries them, and the tensors that were meant."""
+def _stored(frame: Frame, limits: Limits) -> tuple[Pipeline, TensorSource]:
+    """The pipeline, and the tensors as its format carries them."""
     pipeline = pipeline_of(frame)
-    stored_tensors = pipeline.format.decode(frame, limits)
+    return pipeline, pipeline.format.decode(frame, limits)
+
+
+def _undo(pipeline: Pipeline, frame: Frame, sent: TensorSource, limits: Limits, base: Base | None) -> TensorSource:
+    """The tensors that were meant."""
     notes: dict[str, object] = {}
     if _NOTES in frame.section_names:
         notes = frame.section(_NOTES, dict[str, object], limit=limits.max_section)
     try:
-        return pipeline.format, stored_tensors, pipeline.update.decode(stored_tensors, notes)
+        return pipeline.update.decode(sent, notes, base)
     except RemoteError:
         raise
     except FedpostError as error:

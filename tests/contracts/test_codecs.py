@@ -38,5 +38,11 @@ class TestCastToFloat32(CodecContract):
         return parse_codec("cast(float32)")
 
 
+class TestDelta(CodecContract):
+    @pytest.fixture
+    def codec(self):
+        return parse_codec("delta")
+
+
 def test_every_registered_codec_is_here():
-    assert set(CODECS) == {"dense", "cast"}
+    assert set(CODECS) == {"dense", "cast", "delta"}

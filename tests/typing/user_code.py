@@ -12,7 +12,7 @@ import pytest
 
 import fedpost
 from fedpost.blobs import BlobStore, FileBlobStore, MemoryBlobStore
-from fedpost.codecs import CODECS, Cast, Codec, Dense, parse_codec
+from fedpost.codecs import CODECS, Base, Cast, Codec, Dense, parse_codec
 from fedpost.compression import COMPRESSORS, Compression, Compressor
 from fedpost.errors import DecodeError, FedpostError
 from fedpost.federation import ClientProxy, EvaluateIns, EvaluateRes, Failure, FitIns, FitRes
@@ -133,13 +133,18 @@ def endpoint(store: BlobStore, limits: Limits) -> Endpoint:
 class Negated:
     """A codec of the user's own."""
 
-    def encode(self, tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, object]]:
+    needs_base = False
+
+    def encode(
+        self, tensors: Mapping[str, Array], base: Base | None = None
+    ) -> tuple[Mapping[str, Array], Mapping[str, object]]:
         """Negate."""
+        del base
         return {name: np.negative(array) for name, array in tensors.items()}, {}
 
-    def decode(self, source: TensorSource, notes: Mapping[str, object]) -> TensorSource:
+    def decode(self, source: TensorSource, notes: Mapping[str, object], base: Base | None = None) -> TensorSource:
         """Undo it."""
-        del notes
+        del notes, base
         return fedpost.Parameters.of({name: np.negative(array) for name, array in source.arrays().items()})
 
 

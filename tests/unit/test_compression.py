@@ -18,6 +18,12 @@ NAMES = list(COMPRESSORS)
 DATA = [b"", b"x", bytes(100_000), random.Random(1).randbytes(50_000), b"abc" * 30_000]
 
 
+def plain(compressor, packed, size):
+    out = bytearray(size)
+    compressor.decompress_into(memoryview(packed), memoryview(out))
+    return bytes(out)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "level"),
     [
@@ -73,7 +79,7 @@ def test_round_trip_at_the_ends_of_the_levels(name, data):
     compressor = COMPRESSORS.get(name)
     for level in (compressor.levels[0], compressor.default_level, compressor.levels[-1]):
         packed = Compression(name, level).compress(memoryview(data))
-        assert compressor.decompress(memoryview(packed), len(data)) == data
+        assert plain(compressor, packed, len(data)) == data
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +88,7 @@ def test_another_size_than_promised(name, off):
     data = b"abc" * 10_000
     packed = Compression.parse(name).compress(memoryview(data))
     with pytest.raises(DecodeError, match=name):
-        COMPRESSORS.get(name).decompress(memoryview(packed), len(data) + off)
+        plain(COMPRESSORS.get(name), packed, len(data) + off)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,7 +96,7 @@ def test_damage(name):
     packed = Compression.parse(name).compress(memoryview(random.Random(1).randbytes(5000) * 3))
     for bad in (b"", packed[:-1], packed[1:], packed[:20], bytes(len(packed)), packed + b"\0"):
         with pytest.raises(DecodeError, match=name):
-            COMPRESSORS.get(name).decompress(memoryview(bad), 15_000)
+            plain(COMPRESSORS.get(name), bad, 15_000)
 
 
 def test_the_formats_are_the_libraries_own():
@@ -98,7 +104,7 @@ def test_the_formats_are_the_libraries_own():
     assert gzip.decompress(Compression("gzip", 9).compress(memoryview(data))) == data
     assert zstandard.ZstdDecompressor().decompress(Compression("zstd", 1).compress(memoryview(data))) == data
     assert lz4.block.decompress(Compression("lz4", 0).compress(memoryview(data)), uncompressed_size=30_000) == data
-    assert COMPRESSORS.get("gzip").decompress(memoryview(gzip.compress(data)), 30_000) == data
+    assert plain(COMPRESSORS.get("gzip"), gzip.compress(data), 30_000) == data
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
@@ -107,7 +113,7 @@ def test_a_bomb_is_stopped_at_the_size_that_was_promised(name):
     packed = memoryview(pack(bytes(50_000_000)))
     tracemalloc.start()
     with pytest.raises(DecodeError):
-        COMPRESSORS.get(name).decompress(packed, 1000)
+        plain(COMPRESSORS.get(name), packed, 1000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
@@ -122,7 +128,7 @@ def test_threads_do_not_share_contexts():
         for level in (1, 3, 1):
             for _ in range(20):
                 packed = compressor.compress(content, level)
-                if compressor.decompress(memoryview(packed), content.nbytes) != content:
+                if plain(compressor, packed, content.nbytes) != content:
                     failures.append(level)
 
     threads = [threading.Thread(target=work, args=(content,)) for content in data]

@@ -15,7 +15,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Notes
+from fedpost.codecs.codec import CODECS, Base, Notes
 from fedpost.errors import ConfigError, DecodeError, EncodeError, UnsupportedError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import dtype_from_name, dtype_name
@@ -45,7 +45,16 @@ class Cast:
         if self.dtype not in _TARGETS:
             raise ConfigError(f"cast to {self.dtype!r} is not possible", hint=f"Choose one of {', '.join(_TARGETS)}.")
 
-    def encode(self, tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], Notes]:
+    @property
+    def needs_base(self) -> bool:
+        """No."""
+        return False
+
+    def encode(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base | None = None,  # noqa: ARG002 - the contract
+    ) -> tuple[Mapping[str, Array], Notes]:
         """Round what is wider; the notes keep the original element types.
 
         Raises:
@@ -67,7 +76,12 @@ class Cast:
             widened[name] = dtype_name(array.dtype)
         return out, {"widen": widened}
 
-    def decode(self, source: TensorSource, notes: Notes) -> TensorSource:
+    def decode(
+        self,
+        source: TensorSource,
+        notes: Notes,
+        base: Base | None = None,  # noqa: ARG002 - the contract
+    ) -> TensorSource:
         """Widen again, tensor by tensor or range by range.
 
         Raises:

@@ -1,41 +1,97 @@
 """Update codecs: what makes an update small before a format and a compressor see it.
 
 Rules: a codec is named with its arguments, ``"cast(bfloat16)"``; what a decoder must know beyond the tensors themselves
-goes into the frame as notes; decoding gives back names, shapes and dtypes exactly, values as the codec's law says.
+goes into the frame as notes; decoding gives back names, shapes and dtypes exactly, values as the codec's law says. A
+codec that describes an update by what it changes needs a base, the same one on both sides: the notes name it by digest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+import blake3
+import msgspec
+import numpy as np
 
 from fedpost.errors import ConfigError
 from fedpost.registry import Registry, parse_call
-from fedpost.tensors import Array, TensorSource
+from fedpost.tensors import Array, MemoryTensors, TensorSource
+from fedpost.tensors.format import name_of
 
-__all__ = ["CODECS", "Codec", "parse_codec"]
+__all__ = ["CODECS", "Base", "Codec", "Notes", "parse_codec"]
 
 Notes = Mapping[str, object]
+
+_DIGEST_SIZE: Final = 16
+_BLOCK: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that an update is relative to.
+
+    Attributes:
+        digest: 16 bytes that both sides know it by.
+        tensors: Its tensors.
+    """
+
+    digest: bytes
+    tensors: TensorSource
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Array]) -> Self:
+        """A base of arrays, which are referenced and must not change.
+
+        The digest is the first 16 bytes of BLAKE3 over a MessagePack array of ``[name, element type, shape]`` for each
+        tensor, in the order of their names, and then the bytes of the tensors in C order. The order of ``tensors`` has
+        no influence.
+
+        Raises:
+            EncodeError: An array's element type has no bytes, or a name is not text.
+        """
+        kinds = {name: name_of(name, array) for name, array in tensors.items()}
+        names = sorted(kinds)
+        hasher = blake3.blake3(msgspec.msgpack.encode([(name, kinds[name], tensors[name].shape) for name in names]))
+        for name in names:
+            array = tensors[name]
+            # One that is not in C order is hashed a part at a time; of any other that is a view.
+            step = array.size if array.flags.c_contiguous else _BLOCK
+            flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+            for start in range(0, array.size if array.itemsize else 0, step or 1):
+                hasher.update(np.ascontiguousarray(flat[start : start + step]).view(np.uint8).data)
+        return cls(hasher.digest()[:_DIGEST_SIZE], MemoryTensors(tensors))
 
 
 class Codec(Protocol):
     """The contract of an update codec. Implementations are frozen dataclasses; ``str(codec)`` names them in full."""
 
-    def encode(self, tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], Notes]:
+    @property
+    def needs_base(self) -> bool:
+        """Whether both directions need a base."""
+
+    def encode(self, tensors: Mapping[str, Array], base: Base | None = None) -> tuple[Mapping[str, Array], Notes]:
         """Make the update small.
+
+        Args:
+            tensors: The update, or the model, by name.
+            base: What the receiver has already, for a codec that needs it; others take no notice.
 
         Returns:
             The tensors to send, under the same names, and the notes that decoding needs (MessagePack types only).
 
         Raises:
+            ConfigError: It needs a base and there is none.
             EncodeError: A tensor has values that the codec cannot carry.
         """
 
-    def decode(self, source: TensorSource, notes: Notes) -> TensorSource:
+    def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """Undo :meth:`encode`, lazily where it can be done by range.
 
         Raises:
-            DecodeError: The notes do not fit the tensors.
+            DecodeError: The notes do not fit the tensors, or not the base; the message has the digest of
+                the one wanted.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedpost.codecs.codec import CODECS, Notes
+from fedpost.codecs.codec import CODECS, Base, Notes
 from fedpost.tensors import Array, TensorSource
 
 __all__ = ["Dense"]
@@ -15,11 +15,25 @@ __all__ = ["Dense"]
 class Dense:
     """Sends every value as it is: lossless, and what every peer understands."""
 
-    def encode(self, tensors: Mapping[str, Array]) -> tuple[Mapping[str, Array], Notes]:
+    @property
+    def needs_base(self) -> bool:
+        """No."""
+        return False
+
+    def encode(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base | None = None,  # noqa: ARG002 - the contract
+    ) -> tuple[Mapping[str, Array], Notes]:
         """The same tensors, without notes."""
         return tensors, {}
 
-    def decode(self, source: TensorSource, notes: Notes) -> TensorSource:  # noqa: ARG002 - the contract
+    def decode(
+        self,
+        source: TensorSource,
+        notes: Notes,  # noqa: ARG002 - the contract
+        base: Base | None = None,  # noqa: ARG002 - the contract
+    ) -> TensorSource:
         """The same tensors."""
         return source
 

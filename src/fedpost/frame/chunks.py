@@ -20,7 +20,7 @@ from fedpost.errors import DecodeError
 __all__ = ["CHUNK", "compress", "decompress"]
 
 CHUNK: Final = 1 << 20
-_THREADS_FROM: Final = 4 * CHUNK
+_THREADS_FROM: Final = 2 * CHUNK
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,10 +87,12 @@ def decompress(parts: Sequence[memoryview], coding: str, raw: int, chunk: int, s
         part = parts[number]
         try:
             # A chunk as long as its content is that content: it did not compress.
-            plain = part if part.nbytes == size else compressor.decompress(part, size)
+            if part.nbytes == size:
+                out[offset : offset + size] = np.frombuffer(part, np.uint8)
+            else:
+                compressor.decompress_into(part, out.data[offset : offset + size])
         except DecodeError as error:
             raise type(error)(error.what, where=f"chunk {number}") from error
-        out[offset : offset + size] = np.frombuffer(plain, np.uint8)
 
     list(_map(place, range(first, last), out.nbytes))
     out.flags.writeable = False

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fedpost.codecs import Codec, parse_codec
-from fedpost.errors import DecodeError, EncodeError
+from fedpost.codecs import Base, Codec, parse_codec
+from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.frame import DEFAULT_LIMITS, Frame
 from fedpost.pipeline import Pipeline
 from fedpost.tensors import Array, Fedwt, TensorSource
@@ -65,7 +65,7 @@ class CodecContract:
     def test_encoding_keeps_the_names(self, codec: Codec) -> None:
         """The tensors that are sent have the names of those that were given."""
         sent = _update()
-        small, _ = codec.encode(sent)
+        small, _ = codec.encode(sent, _base(codec, sent))
         assert list(small) == list(sent)
 
     def test_a_range_is_a_slice(self, codec: Codec) -> None:
@@ -114,39 +114,61 @@ class CodecContract:
 
     def test_notes_are_messagepack(self, codec: Codec) -> None:
         """Notes survive the frame's header: a map with text for keys, of MessagePack's own types."""
-        _, notes = codec.encode(_update())
+        update = _update()
+        _, notes = codec.encode(update, _base(codec, update))
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any]) == notes
 
     def test_missing_notes_are_refused(self, codec: Codec) -> None:
         """What decoding needs to know is not guessed."""
-        small, notes = codec.encode(_update())
+        update = _update()
+        base = _base(codec, update)
+        small, notes = codec.encode(update, base)
         for missing in notes:
             with pytest.raises(DecodeError):
-                codec.decode(_source(small), {name: note for name, note in notes.items() if name != missing}).arrays()
+                codec.decode(
+                    _source(small), {name: note for name, note in notes.items() if name != missing}, base
+                ).arrays()
 
     def test_notes_for_other_tensors_are_refused(self, codec: Codec) -> None:
         """Where notes go by tensor, each of them is for a tensor that is there."""
-        small, notes = codec.encode(_update())
+        update = _update()
+        base = _base(codec, update)
+        small, notes = codec.encode(update, base)
         for name, note in notes.items():
             if isinstance(note, Mapping) and note and set(note) <= set(small):
                 other = {**note, "no such tensor": next(iter(note.values()))}
                 with pytest.raises(DecodeError):
-                    codec.decode(_source(small), {**notes, name: other}).arrays()
+                    codec.decode(_source(small), {**notes, name: other}, base).arrays()
 
     def test_damaged_notes_are_refused(self, codec: Codec) -> None:
         """Notes that do not fit are a DecodeError. What is not refused has the tensors that were sent."""
         sent = {name: array for name, array in _update().items() if array.size < 100}
-        small, notes = codec.encode(sent)
+        base = _base(codec, sent)
+        small, notes = codec.encode(sent, base)
         plain = msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any])
         for name, note in plain.items():
             for wrong in damaged(note):
                 try:
-                    received = codec.decode(_source(small), {**plain, name: wrong}).arrays()
+                    received = codec.decode(_source(small), {**plain, name: wrong}, base).arrays()
                 except DecodeError:
                     continue
                 assert [(name, array.shape) for name, array in received.items()] == [
                     (name, array.shape) for name, array in sent.items()
                 ]
+
+    def test_a_base_that_is_needed_is_asked_for(self, codec: Codec) -> None:
+        """Without its base a codec that needs one neither encodes nor decodes, nor with another; others need none."""
+        sent = {"weights": np.arange(6, dtype=np.float32)}
+        base = _base(codec, sent)
+        small, notes = codec.encode(sent, base)
+        if base is None:
+            assert codec.decode(_source(small), notes, Base.of(sent)).specs
+            return
+        with pytest.raises(ConfigError):
+            codec.encode(sent)
+        for wrong in (None, Base.of({"weights": sent["weights"] + 1})):
+            with pytest.raises(DecodeError, match=base.digest.hex()):
+                codec.decode(_source(small), notes, wrong)
 
     # ── what a codec is ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -202,6 +224,16 @@ def _source(tensors: Mapping[str, Array]) -> TensorSource:
     return Fedwt().decode(Frame.decode(bytes(Frame.build(encoded.sections, encoded.segments))), DEFAULT_LIMITS)
 
 
+def _base(codec: Codec, tensors: Mapping[str, Array]) -> Base | None:
+    """A base for those who need one: most of the tensors, with other values."""
+    if not codec.needs_base:
+        return None
+    names = list(tensors)
+    return Base.of({name: np.roll(tensors[name], 1) for name in names[len(names) // 4 :]})
+
+
 def _sent(codec: Codec, tensors: Mapping[str, Array]) -> TensorSource:
-    small, notes = codec.encode(tensors)
-    return codec.decode(_source(small), msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any]))
+    base = _base(codec, tensors)
+    small, notes = codec.encode(tensors, base)
+    received = msgspec.msgpack.decode(msgspec.msgpack.encode(notes), type=dict[str, Any])
+    return codec.decode(_source(small), received, base)
