@@ -4,10 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 10
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo fashion test check format bench docs clean
+.PHONY: help demo fashion test fuzz check format bench docs clean
 
 help:  ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
@@ -20,6 +21,9 @@ fashion: $(VENV)/.examples $(VENV)/.torch $(VENV)/.dataset  ## 100 sites learn F
 
 test: $(VENV)/.test $(VENV)/.torch $(VENV)/.browser  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+fuzz: $(VENV)/.test $(VENV)/.atheris  ## Look for inputs that break a reader, for MINUTES=10
+	nice $(BIN)/python fuzz/run.py --minutes $(MINUTES) $(ARGS)
 
 check: $(VENV)/.test $(VENV)/.check  ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -52,6 +56,11 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 # NVFLARE pins old versions of what it needs; its object serializer runs without them.
 $(VENV)/.nvflare: constraints.txt | $(VENV)/.bench
 	$(INSTALL) --no-deps nvflare
+	@touch $@
+
+# Guides the search by coverage. There are wheels for Linux only; without it inputs are altered at random.
+$(VENV)/.atheris: constraints.txt | $(VENV)/.test
+	$(INSTALL) --only-binary atheris atheris || echo 'No atheris here: inputs are altered at random.'
 	@touch $@
 
 # Two things that only Debian packages bring; without them the tests that need them are skipped, with the reason.

@@ -1,11 +1,13 @@
-"""The generator and the second reader, which are scripts and not packages."""
+"""The generator and the second readers, which are scripts and not packages."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -30,3 +32,19 @@ def generate() -> ModuleType:
 @pytest.fixture(scope="session")
 def reader() -> ModuleType:
     return load("reader")
+
+
+@pytest.fixture(scope="session")
+def formats_reader() -> ModuleType:
+    return load("formats_reader")
+
+
+@pytest.fixture(scope="session")
+def parts_reader() -> ModuleType:
+    return load("parts_reader")
+
+
+@pytest.fixture(scope="session")
+def read_frame(reader: ModuleType, formats_reader: ModuleType) -> Callable[[bytes], Any]:
+    """Any frame's sections and tensors by the second readers."""
+    return lambda data: reader.read_frame(data, formats_reader.read_section)

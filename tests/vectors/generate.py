@@ -1,7 +1,8 @@
-"""Makes the frozen frames beside this file: ``python tests/vectors/generate.py`` with fedpost importable.
+"""Makes the frozen frames beside this file, and in ``files`` and ``parts`` what travels without one.
 
-Rules: a frozen file is never written again, since every later version must read it as it is; a new case adds files. The
-input of a case is a pure function, so that later encoders can be held against the same expected values.
+``python tests/vectors/generate.py`` with fedpost importable writes what is missing. Rules: a frozen file is never
+written again, since every later version must read it as it is; a new case adds files. The input of a case is a pure
+function, so that later encoders can be held against the same expected values.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,23 @@ class Case:
     pipeline: str = "dense | fedwt | none"
     checksum: str = "blake3"
     metadata: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class FileCase:
+    """One frozen file of a format made elsewhere, without a frame."""
+
+    tensors: Callable[[], Arrays]
+    format: str
+    metadata: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class PartsCase:
+    """One frozen frame in frozen parts, one behind the other."""
+
+    frame: str
+    max_bytes: int
 
 
 def noise(tag: str, size: int) -> bytes:
@@ -171,6 +190,104 @@ def some() -> Arrays:
     }
 
 
+def halves_native() -> Arrays:
+    return {name: array for name, array in halves().items() if name != "big"}
+
+
+def some_common() -> Arrays:
+    return {name: array for name, array in some().items() if name not in ("time", "text")}
+
+
+def common() -> Arrays:
+    """What every format carries: every number that ``safetensors`` has a name for, shapes, layouts and names."""
+    kinds = ("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8", "int64", "uint16")
+    grid = np.arange(1200, dtype=np.float32).reshape(30, 40)
+    return {
+        **{f"kind.{kind}": np.array([1, 2, 0.5], type_of(kind)) for kind in kinds},
+        "bool": np.array([True, False]),
+        "complex64": np.array([1 + 2j, -0.5j], np.complex64),
+        "special": np.frombuffer(struct.pack("<4I", 0x80000000, 0x7FA12345, 0xFF800000, 1), np.float32),
+        "scalar": np.array(3.25),
+        "empty": np.zeros(0, np.int16),
+        "empty 3": np.zeros((3, 0, 5), np.float32),
+        "large": grid,
+        "fortran": np.asfortranarray(grid),
+        "strided": grid[::3, ::-2],
+        "broadcast": np.broadcast_to(np.uint8(7), (2, 3)),
+        "": np.array([1], np.int32),
+        '日本語/é\u0000"\\': np.array([2], np.uint64),
+        "../../etc/passwd": np.array([3], np.uint32),
+    }
+
+
+def uncommon() -> Arrays:
+    """What ``safetensors`` refuses and the others carry."""
+    arrays = {name: array for name, array in numbers().items() if name not in ("float32", "special32")}
+    return {**common(), **arrays, **big_endian(), **texts_and_times(), **structures()}
+
+
+def few() -> Arrays:
+    """Arrays mostly of zeros, which ``fedwt1`` codes, with gaps of one, two and four bytes; and some others."""
+    arrays: Arrays = {
+        "zeros": np.zeros(500, np.float32),
+        "gaps of 1": np.zeros(600, np.float32),
+        "gaps of 2": np.zeros((30, 40), np.float64),
+        "gaps of 4": np.zeros(70_003, np.int8),
+        "negative zero": np.zeros(100, np.float32),
+        "three bytes": np.zeros(90, "V3"),
+        "bfloat16": np.zeros(100, ml_dtypes.bfloat16),
+        "big": np.zeros(50, ">f8"),
+        "dense": np.arange(1, 5, dtype=np.float32),
+        "none": np.zeros(0, np.float32),
+    }
+    arrays["gaps of 1"][[0, 255, 599]] = [1.5, -2, np.nan]
+    arrays["gaps of 2"][[0, 20], [1, 39]] = [0.25, -1]
+    arrays["gaps of 4"][[1, 70_002]] = [-1, 1]
+    arrays["negative zero"][50] = -0.0
+    arrays["three bytes"][7] = np.void(b"\0\1\2")
+    arrays["bfloat16"][99] = 1
+    arrays["big"][3] = 2.5
+    return arrays
+
+
+def plain() -> Arrays:
+    """What the seed's ``fedwt1`` says without any word of ours: indices for names, and types that it knows."""
+    return {"0": np.arange(6, dtype=np.float32).reshape(2, 3), "1": np.array(7, np.int32), "2": np.array([True])}
+
+
+def weights() -> Arrays:
+    """Floats as training leaves them: few exponents, and mantissas of noise; and what ``lx`` is no good for."""
+
+    def floats(kind: str, size: int, mantissa: int) -> np.ndarray[Any, Any]:
+        width = type_of(kind).itemsize
+        random = np.frombuffer(noise(kind, size * width), f"<u{width}")
+        sign, low = random >> (8 * width - 1), random & ((1 << mantissa) - 1)
+        exponent = (1 << (8 * width - mantissa - 2)) - 5 + (random >> mantissa) % 4
+        return (sign << (8 * width - 1) | exponent << mantissa | low).astype(f"<u{width}").view(type_of(kind))
+
+    return {
+        "float32": floats("float32", 2500, 23).reshape(50, 50),
+        "float16": floats("float16", 2100, 10),
+        "bfloat16": floats("bfloat16", 2100, 7),
+        "float64": floats("float64", 600, 52),
+        "complex64": floats("float32", 1200, 23).view(np.complex64),
+        "float8_e4m3fn": floats("float8_e4m3fn", 4200, 3),
+        "rounded": floats("float32", 1500, 23).astype(np.float16).astype(np.float32),
+        "large": np.linspace(0, 1, 17, dtype=np.float32).repeat(20_000),
+        "fortran": np.asfortranarray(np.arange(1200, dtype=np.float32).reshape(30, 40)),
+        "noise": np.frombuffer(noise("any", 4096), np.float32),
+        "integers": np.arange(2000, dtype=np.int32),
+        "big": np.ones(600, ">f8"),
+        "small": np.array([1, -0.0, np.nan], np.float32),
+        "scalar": np.array(2.5, np.float32),
+        "empty": np.zeros((0, 2), np.float64),
+    }
+
+
+def halves_weights() -> Arrays:
+    return {name: array for name, array in weights().items() if array.dtype == np.float32 and array.size < 10_000}
+
+
 METADATA: dict[str, object] = {
     "task": "digits",
     "round": 3,
@@ -181,6 +298,19 @@ METADATA: dict[str, object] = {
     "sites": ["a", "é", ""],
     "nested": {"deep": [{"x": -1}, 2**63]},
 }
+
+TEXTS: dict[str, object] = {"round": "3", "": "é日", 'a"b': "\\"}
+JSON: dict[str, object] = {key: value for key, value in METADATA.items() if key not in ("raw", "nested")} | {
+    "\u0000": [{}]
+}
+KNOWN: dict[str, dict[str, object]] = {
+    "fedwt1": JSON,
+    "json_base64": JSON,
+    "msgpack": METADATA,
+    "protobuf": TEXTS,
+    "safetensors": TEXTS,
+}
+"""What each format made elsewhere can say of its tensors."""
 
 CASES: dict[str, Case] = {
     "minimal": Case(minimal, checksum="crc32c"),
@@ -202,6 +332,33 @@ CASES: dict[str, Case] = {
     "npy_gzip": Case(some, "dense | numpy | gzip(9)", metadata=METADATA),
     **{f"cast_{name}": Case(halves, f"cast({name}) | fedwt | none") for name in ("bfloat16", "float16", "float32")},
     "cast_npy_zstd": Case(halves, "cast(bfloat16) | numpy | zstd(1)", "sha256"),
+    **{
+        f"npy_{case.__name__}": Case(case, "dense | numpy | none")
+        for case in (numbers, big_endian, texts_and_times, structures, shapes, named, dict)
+    },
+    **{f"in_{name}": Case(common if name == "safetensors" else uncommon, f"dense | {name} | none") for name in KNOWN},
+    **{f"in_{name}_empty": Case(dict, f"dense | {name} | none", "xxh3") for name in KNOWN},
+    **{f"in_{name}_zstd": Case(some_common, f"dense | {name} | zstd", "sha256", METADATA) for name in KNOWN},
+    **{f"in_{name}_cast": Case(halves_native, f"cast(float16) | {name} | lz4", "crc32c") for name in KNOWN},
+    "lx": Case(weights, "dense | fedwt | lx"),
+    "lx_cast": Case(halves_weights, "cast(bfloat16) | fedwt | lx", "crc32c"),
+    "lx_safetensors": Case(halves_weights, "dense | safetensors | lx", "sha256"),
+    "in_fedwt1_sparse": Case(few, "dense | fedwt1 | none"),
+    "in_fedwt1_sparse_gzip": Case(few, "dense | fedwt1 | gzip(1)"),
+}
+
+FILES: dict[str, FileCase] = {
+    **{name: FileCase(common if name == "safetensors" else uncommon, name, of) for name, of in KNOWN.items()},
+    **{f"{name}_empty": FileCase(dict, name, {}) for name in KNOWN},
+    "fedwt1_sparse": FileCase(few, "fedwt1", {}),
+    "fedwt1_plain": FileCase(plain, "fedwt1", {"round": 3}),
+    "protobuf_plain": FileCase(plain, "protobuf", {}),
+}
+
+PARTS: dict[str, PartsCase] = {
+    "minimal": PartsCase("minimal", 1 << 20),
+    "gathered": PartsCase("gathered", 1024),
+    "tiny": PartsCase("minimal", 88 + 5),
 }
 
 NEWER_MINOR = "newer_minor"
@@ -289,17 +446,37 @@ def main() -> None:
         expected = tensors
         if case.pipeline.startswith("cast"):
             expected = decode_tensors(Frame.decode(data)).arrays()
-        write(path, data, case.checksum, case.pipeline, expected)
+        write(path, data, {"checksum": case.checksum, "pipeline": case.pipeline}, expected)
     path = HERE / f"{NEWER_MINOR}.frame"
     if not path.exists():
-        write(path, newer_minor(), "blake3", "dense | fedwt | none", {"w": np.array([1.0, 2.0, 3.0])})
+        facts = {"checksum": "blake3", "pipeline": "dense | fedwt | none"}
+        write(path, newer_minor(), facts, {"w": np.array([1.0, 2.0, 3.0])})
+    for name, file in FILES.items():
+        path = HERE / "files" / f"{name}.{file.format}"
+        if not path.exists():
+            module = import_module(f"fedpost.tensors.{file.format}")
+            data = b"".join(module.to_bytes(file.tensors(), file.metadata))
+            write(path, data, {"format": file.format}, file.tensors())
+    for name, cut in PARTS.items():
+        path = HERE / "parts" / f"{name}.parts"
+        if not path.exists():
+            parts = Frame.open(HERE / f"{cut.frame}.frame").parts(cut.max_bytes)
+            write(path, b"".join(map(bytes, parts)), {"frame": cut.frame, "max_bytes": cut.max_bytes}, {})
 
 
-def write(path: Path, data: bytes, checksum: str, pipeline: str, expected: Arrays) -> None:
-    facts = {"size": len(data), "checksum": checksum, "pipeline": pipeline}
+def write(path: Path, data: bytes, facts: Mapping[str, object], expected: Arrays) -> None:
+    """Freeze a file, and what it holds.
+
+    Raises:
+        FileExistsError: One of the two is there already; what is frozen is never written again.
+    """
+    path.parent.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(described(name, array)) for name, array in expected.items())
-    path.write_bytes(data)
-    path.with_suffix(".json").write_text(f'{json.dumps(facts)[:-1]}, "tensors": [\n{lines}\n]}}\n')
+    text = f'{json.dumps({"size": len(data), **facts})[:-1]}, "tensors": [\n{lines}\n]}}\n'
+    with path.with_suffix(".json").open("x") as file:
+        file.write(text)
+    with path.open("xb") as file:
+        file.write(data)
 
 
 if __name__ == "__main__":

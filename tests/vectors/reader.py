@@ -23,11 +23,12 @@ import numpy as np
 import zstandard
 
 
-def read_frame(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-    """The header sections and the tensors of a frame."""
+def read_frame(data: bytes, other_formats: Any = None) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """The header sections and the tensors of a frame; formats made elsewhere by a function of name and both."""
     checksum, segments, sections = read_container(data)
     update, form, _ = (stage.strip() for stage in sections["pipeline"].split("|"))
-    arrays = {"fedwt": read_fedwt, "numpy": read_npy}[form](sections, segments)
+    own = {"fedwt": read_fedwt, "numpy": read_npy}
+    arrays = own[form](sections, segments) if form in own else other_formats(form, sections, segments, element_type)
     if update != "dense":
         narrow = re.fullmatch(r"cast\((.*)\)", update)[1]
         for name, wide in sections["update"]["widen"].items():
@@ -93,8 +94,32 @@ def unpack_chunks(coding: str, stored: bytes, lengths: list[int], raw: int, chun
             yield zlib.decompress(packed, 31)
         elif coding == "zstd":
             yield zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
+        elif coding == "lx":
+            yield read_lx(packed, size)
         else:
             yield lz4.block.decompress(packed, uncompressed_size={"lz4": size}[coding])
+
+
+def read_lx(packed: bytes, size: int) -> bytes:
+    """A chunk of ``lx``, from ``docs/spec/lx.md``."""
+    width = {8: 1, 16: 2, 32: 4, 64: 8}[packed[0]]
+    count, at, stored = size // width, 1 + 4 * width, []
+    for length in struct.unpack_from(f"<{width}I", packed, 1):
+        stored.append(packed[at : at + length])
+        at += length
+    require(at + size % width == len(packed), "an lx chunk of the right length")
+    planes = list(stored)
+    for low in range(0, width - 2, 2):
+        if count and len(stored[low]) == 2 * count and not stored[low + 1]:  # a lane that is stored whole
+            planes[low : low + 2] = stored[low][::2], stored[low][1::2]
+    for index, plane in enumerate(planes):
+        if len(plane) != count:
+            planes[index] = zstandard.ZstdDecompressor().decompress(plane, max_output_size=count)
+            require(len(planes[index]) == count, "a plane of an lx chunk")
+    if width > 1:  # the sign stands beside the lowest seven bits of the highest lane
+        pairs = [(low & 0x80) << 8 | high << 7 | low & 0x7F for low, high in zip(*planes[-2:], strict=True)]
+        planes[-2:] = bytes(pair & 0xFF for pair in pairs), bytes(pair >> 8 for pair in pairs)
+    return bytes(byte for word in zip(*planes, strict=True) for byte in word) + packed[at:]
 
 
 def read_fedwt(sections: dict[str, Any], segments: list[bytes]) -> dict[str, np.ndarray[Any, Any]]:

@@ -15,6 +15,7 @@ from fedpost.pipeline import METADATA, Pipeline, decode_tensors
 
 HERE = Path(__file__).parent
 NAMES = sorted(path.stem for path in HERE.glob("*.frame"))
+FORMATS = ("fedwt1", "json_base64", "msgpack", "protobuf", "safetensors")
 
 
 def expected_of(name):
@@ -23,7 +24,33 @@ def expected_of(name):
 
 def test_every_case_is_frozen(generate):
     assert sorted([*generate.CASES, generate.NEWER_MINOR]) == NAMES
-    assert sum(path.stat().st_size for path in HERE.glob("*.*")) < 300_000
+    assert sorted(generate.FILES) == sorted(path.stem for path in (HERE / "files").glob("*.json"))
+    assert sorted(generate.PARTS) == sorted(path.stem for path in (HERE / "parts").glob("*.json"))
+    assert sum(path.stat().st_size for path in HERE.rglob("*.*")) < 1_000_000
+
+
+@pytest.mark.parametrize("there", ["case.frame", "case.json"])
+def test_what_is_frozen_is_never_written_again(there, generate, tmp_path):
+    (tmp_path / there).write_bytes(b"frozen")
+    with pytest.raises(FileExistsError):
+        generate.write(tmp_path / "case.frame", b"second", {}, {})
+    assert (tmp_path / there).read_bytes() == b"frozen"
+
+
+def test_the_generator_writes_only_what_is_missing(generate, tmp_path, monkeypatch):
+    for path in HERE.rglob("*.*"):
+        if path.suffix != ".py":
+            copy = tmp_path / path.relative_to(HERE)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(b"frozen")
+    missing = ["minimal.frame", "minimal.json", "files/msgpack.msgpack", "files/msgpack.json"]
+    for name in missing:
+        (tmp_path / name).unlink()
+    monkeypatch.setattr(generate, "HERE", tmp_path)
+    generate.main()
+    changed = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.read_bytes() != b"frozen"}
+    assert changed == set(missing)
+    assert (tmp_path / "minimal.frame").read_bytes() == (HERE / "minimal.frame").read_bytes()
 
 
 @pytest.mark.parametrize("verify", ["eager", "lazy", "never"])
@@ -46,15 +73,15 @@ def test_reads_the_expected_values(name, verify, generate):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_reader_gives_the_expected_values(name, reader, generate):
+def test_another_reader_gives_the_expected_values(name, read_frame, generate):
     facts = expected_of(name)
-    sections, arrays = reader.read_frame((HERE / f"{name}.frame").read_bytes())
+    sections, arrays = read_frame((HERE / f"{name}.frame").read_bytes())
     assert sections["checksum"] == facts["checksum"]
     assert [generate.described(key, array) for key, array in arrays.items()] == facts["tensors"]
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"newer_minor"}))
-def test_later_encoders_mean_the_same(name, generate, reader):
+def test_later_encoders_mean_the_same(name, generate, read_frame):
     facts, case = expected_of(name), generate.CASES[name]
     sections = {} if case.metadata is None else {METADATA: dict(case.metadata)}
     frame = Pipeline.parse(case.pipeline, checksum=case.checksum).encode(case.tensors(), sections)
@@ -63,15 +90,15 @@ def test_later_encoders_mean_the_same(name, generate, reader):
     assert [generate.described(key, array) for key, array in arrays.items()] == facts["tensors"]
     assert again.section_names == old.section_names
     # What is written today is read by the reader of the specification too.
-    _, others = reader.read_frame(bytes(frame))
+    _, others = read_frame(bytes(frame))
     assert [generate.described(key, array) for key, array in others.items()] == facts["tensors"]
 
 
-@pytest.mark.parametrize("name", ["metadata", "npy_gzip"])
-def test_metadata(name, generate, reader):
+@pytest.mark.parametrize("name", ["metadata", "npy_gzip", *(f"in_{name}_zstd" for name in FORMATS)])
+def test_metadata(name, generate, read_frame):
     data = (HERE / f"{name}.frame").read_bytes()
     assert Frame.decode(data).section(METADATA, dict) == generate.METADATA
-    assert reader.read_frame(data)[0][METADATA] == generate.METADATA
+    assert read_frame(data)[0][METADATA] == generate.METADATA
 
 
 def test_order_in_memory_is_kept(reader):
@@ -108,6 +135,19 @@ def test_the_last_chunk_is_stored_as_it_is():
         assert bytes(frame.segment(0)[2**20 :]) in (HERE / f"{name}.frame").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["lx", "lx_cast"])
+def test_lx_is_for_floats_in_native_order(name):
+    frame = Frame.open(HERE / f"{name}.frame")
+    codings = {frame.coding(index) for index in range(len(frame))}
+    assert codings >= {"lx"}
+    assert name != "lx" or codings == {"lx", "zstd", "none"}
+    # Words of every width, and a segment of two chunks.
+    data = (HERE / f"{name}.frame").read_bytes()
+    widths = {data[data.index(frame._stored[i][0].tobytes())] for i in range(len(frame)) if frame.coding(i) == "lx"}
+    assert widths == ({8, 16, 32, 64} if name == "lx" else {16})
+    assert name != "lx" or max(frame.raw_size(index) for index in range(len(frame))) > 2**20
+
+
 def test_a_newer_minor_version_is_told():
     assert Frame.open(HERE / "newer_minor.frame").minor == 7
     assert "later" in Frame.open(HERE / "newer_minor.frame").section_names
@@ -133,7 +173,8 @@ def test_the_dump_in_the_specification_is_the_frame():
     assert [int(offset, 16) for offset, _ in rows] == list(range(0, len(data), 16))
 
 
-def test_the_other_reader_is_short_and_independent():
-    text = (HERE / "reader.py").read_text()
-    assert len(text.splitlines()) <= 150
+@pytest.mark.parametrize("name", ["reader", "formats_reader", "parts_reader"])
+def test_the_other_readers_are_short_and_independent(name):
+    text = (HERE / f"{name}.py").read_text()
+    assert len(text.splitlines()) <= 200
     assert not re.search(r"^\s*(import|from) fedpost", text, re.MULTILINE)

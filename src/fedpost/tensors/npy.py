@@ -53,8 +53,13 @@ class Npy:
         for name, array in tensors.items():
             dtypes.append(name_of(name, array))
             out = io.BytesIO()
+            whole = array
+            if array.dtype.names and not array.flags.forc:
+                # NumPy would copy it, and gaps between fields would be what memory held before.
+                whole = np.zeros(array.shape, array.dtype)
+                whole[...] = array
             # What NumPy has no name for is saved as so many bytes without meaning; the table has the name.
-            named = array if _descr(array.dtype) else array.view(f"V{array.dtype.itemsize}")
+            named = whole if _descr(array.dtype) else whole.view(f"V{array.dtype.itemsize}")
             np.save(out, named, allow_pickle=False)
             segments.append(out.getbuffer())
         return Encoded({SECTION: _Table(list(tensors), dtypes)}, segments)
