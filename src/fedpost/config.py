@@ -14,17 +14,21 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from fedpost.checksums import CHECKSUMS
+from fedpost.codecs import parse_codec
+from fedpost.compression import Compression
 from fedpost.errors import ConfigError, FedpostError, MissingExtraError
 from fedpost.federation import App, FedAvg, Strategy
 from fedpost.pipeline import Pipeline
 from fedpost.protocol import PAYLOADS
+from fedpost.tensors import FORMATS
 
 __all__ = ["FedAvgConfig", "RunConfig", "load_app", "load_config", "new_run_id", "transport_url"]
 
@@ -32,6 +36,12 @@ PerPayload = str | dict[str, str]
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_STAGES: Final[dict[str, Callable[[str], object]]] = {
+    "update": parse_codec,
+    "serialization": FORMATS.get,
+    "compression": Compression.parse,
+    "checksum": CHECKSUMS.get,
+}
 _SiteName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 
 
@@ -201,12 +211,47 @@ def load_config(file: Path, overrides: Mapping[str, str] | None = None) -> RunCo
         config = msgspec.convert(data, RunConfig)
     except msgspec.ValidationError as error:
         raise _explained(error, file, lines, overrides or {}) from None
+    _check_stages(config, file, lines, overrides or {})
     try:
         config.pipelines()
-    except FedpostError as error:
+    except FedpostError as error:  # stages that do not go together
         raise ConfigError(error.what, where=str(file), hint=error.hint) from error
     _check_sites(config, file, lines)
     return config
+
+
+def _check_stages(config: RunConfig, file: Path, lines: Mapping[str, int], overrides: Mapping[str, str]) -> None:
+    """Check every stage where it is written, whether or not a payload uses it."""
+    for key, parse in _STAGES.items():
+        value: PerPayload = getattr(config, key)
+        for payload, stage in {None: value}.items() if isinstance(value, str) else value.items():
+            path = f"$.{key}" if payload is None else f"$.{key}.{payload}"
+            try:
+                _check_payload(key, payload)
+                parse(stage.strip())
+            except FedpostError as error:
+                raise _placed(ConfigError(error.what, hint=error.hint), path, file, lines, overrides) from error
+
+
+def _check_payload(key: str, payload: str | None) -> None:
+    if payload in (None, *PAYLOADS, "default"):
+        return
+    near = difflib.get_close_matches(str(payload), [*PAYLOADS, "default"], n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: default, {', '.join(PAYLOADS)}."
+    raise ConfigError(f"{key}: unknown payload {payload!r}", hint=hint)
+
+
+def _placed(
+    error: ConfigError, path: str, file: Path, lines: Mapping[str, int], overrides: Mapping[str, str]
+) -> ConfigError:
+    """The error with the line, or the option of the command line, that it comes from."""
+    dotted = path.removeprefix("$.")
+    for key in overrides:
+        if dotted == key or dotted.startswith((f"{key}.", f"{key}[")):
+            return ConfigError(error.what, where=f"--set {key}", hint=error.hint)
+    # msgspec writes [...] for a value of a mapping; the mapping's own line is the nearest there is.
+    line = lines.get(path) or lines.get(path.removesuffix("[...]"))
+    return ConfigError(error.what, where=f"{file}:{line}" if line else str(file), hint=error.hint)
 
 
 def _check_sites(config: RunConfig, file: Path, lines: Mapping[str, int]) -> None:
@@ -268,10 +313,7 @@ def _choose(config: RunConfig, key: str, payload: str) -> str:
     if isinstance(value, str):
         return value
     for name in value:
-        if name not in (*PAYLOADS, "default"):
-            near = difflib.get_close_matches(name, [*PAYLOADS, "default"], n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: default, {', '.join(PAYLOADS)}."
-            raise ConfigError(f"{key}: unknown payload {name!r}", hint=hint)
+        _check_payload(key, name)
     plain: str = next(field.default for field in msgspec.structs.fields(RunConfig) if field.name == key)
     return value.get(payload, value.get("default", plain))
 
@@ -327,10 +369,4 @@ def _explained(
         what = f"unknown key {path.removeprefix('$.')!r}"
     elif path != "$":
         what = f"{path.removeprefix('$.')}: {what}"
-    dotted = path.removeprefix("$.")
-    for key in overrides:
-        if dotted == key or dotted.startswith((f"{key}.", f"{key}[")):
-            return ConfigError(what, where=f"--set {key}", hint=hint)
-    # msgspec writes [...] for a value of a mapping; the mapping's own line is the nearest there is.
-    line = lines.get(path) or lines.get(path.removesuffix("[...]"))
-    return ConfigError(what, where=f"{file}:{line}" if line else str(file), hint=hint)
+    return _placed(ConfigError(what, hint=hint), path, file, lines, overrides)

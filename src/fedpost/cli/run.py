@@ -1,4 +1,4 @@
-"""The command line: thin commands over the layers below."""
+"""``fedpost run``, ``server`` and ``client``: a federation on this machine, or a part of one."""
 
 from __future__ import annotations
 
@@ -7,40 +7,28 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
-import msgspec
+import click
+from rich.console import Console
+from rich.text import Text
 
-from fedpost.errors import ConfigError, FedpostError, MissingExtraError, RunError
-
-try:
-    import click
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-except ImportError as error:
-    raise MissingExtraError("the command line needs click and rich", hint="pip install 'fedpost[run]'") from error
-
+from fedpost.cli.errors import INTERRUPTED_EXIT, as_json_text, errors
+from fedpost.cli.signals import interrupt, interrupt_at_end_of_input, uninterrupted
 from fedpost.config import RunConfig, load_app, load_config, new_run_id, transport_url
+from fedpost.errors import RunError
 from fedpost.federation import SERVER, App, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
-from fedpost.frame import DEFAULT_LIMITS
 from fedpost.pipeline import save_tensors
 from fedpost.report.summary import RunSummary, Summarizer
-from fedpost.report.units import human_bytes, plain
 from fedpost.telemetry import JsonLinesSink, Sink, Telemetry
 from fedpost.transports import open_endpoint
 from fedpost.transports.transport import path_of
 
-__all__ = ["main"]
+__all__ = ["client_command", "run_command", "server_command"]
 
-_USAGE_EXIT: Final = 2
-_INTERRUPTED_EXIT: Final = 130
 _END_GRACE: Final = 5.0
-_KILL_SECONDS: Final = 1.0
 
 _config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _set_option = click.option(
@@ -49,23 +37,11 @@ _set_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and no live view.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="fedpost")
-def main() -> None:
-    """Federated learning over whatever the sites share.
-
-    \b
-    Examples:
-      fedpost run examples/digits/run.yaml
-      fedpost inspect runs/digits-…/model.fedwt
-    """  # noqa: D301 - \b keeps click from joining the lines
-
-
-@main.command()
+@click.command("run")
 @_config_argument
 @_set_option
 @_json_option
-def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def run_command(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run a whole federation on this machine: the server here, every site in a process of its own.
 
     \b
@@ -73,7 +49,7 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
       fedpost run examples/digits/run.yaml
       fedpost run examples/digits/run.yaml --set rounds=5 --set compression=zstd
     """  # noqa: D301 - \b keeps click from joining the lines
-    with _errors():
+    with errors(as_json=as_json):
         settings = load_config(config, _overrides(overrides))
         run_id = new_run_id(settings.name)
         url = transport_url(settings, config, run=run_id)
@@ -84,7 +60,7 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             arguments += [part for override in overrides for part in ("--set", override)]
             commands[address] = (arguments, sites)
         app = load_app(settings, config)
-        folder = _run_folder(settings, run_id, config)
+        folder = _run_folder(settings, run_id, config, overrides)
         try:
             with SiteProcesses(commands, folder / "logs") as processes:
                 _serve(settings, app, run_id, url, folder, as_json=as_json, processes=processes)
@@ -92,12 +68,12 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             _tidy(url)
 
 
-@main.command()
+@click.command("server")
 @_config_argument
 @_set_option
 @click.option("--transport", help="URL of the medium, in place of the configuration's.")
 @_json_option
-def server(config: Path, overrides: tuple[str, ...], transport: str | None, as_json: bool) -> None:
+def server_command(config: Path, overrides: tuple[str, ...], transport: str | None, as_json: bool) -> None:
     """Run the server of a federation; the sites join with `fedpost client`.
 
     \b
@@ -105,15 +81,16 @@ def server(config: Path, overrides: tuple[str, ...], transport: str | None, as_j
       fedpost server run.yaml
       fedpost server run.yaml --transport file:///mnt/share/federation
     """  # noqa: D301 - \b keeps click from joining the lines
-    with _errors():
+    with errors(as_json=as_json):
         settings = load_config(config, _overrides(overrides))
         run_id = new_run_id(settings.name)
         url = transport or transport_url(settings, config)
         app = load_app(settings, config)
-        _serve(settings, app, run_id, url, _run_folder(settings, run_id, config), as_json=as_json)
+        said = (*overrides, *([f"transport={transport}"] if transport else []))
+        _serve(settings, app, run_id, url, _run_folder(settings, run_id, config, said), as_json=as_json)
 
 
-@main.command()
+@click.command("client")
 @_config_argument
 @click.option("--site", "sites", multiple=True, required=True, help="The site's name; repeat it to host several.")
 @_set_option
@@ -121,7 +98,7 @@ def server(config: Path, overrides: tuple[str, ...], transport: str | None, as_j
 @click.option("--address", help="Where the server's messages go; the first site's name without it.")
 @click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="Write the final model to this file.")
 @click.option("--ends-with-stdin", is_flag=True, hidden=True)
-def client(
+def client_command(
     config: Path,
     sites: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -138,10 +115,10 @@ def client(
       fedpost client run.yaml --site hospital-3 --model final.fedwt
     """  # noqa: D301 - \b keeps click from joining the lines
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     if ends_with_stdin:
-        threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
-    with _errors(), ExitStack() as stack:
+        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
+    with errors(), ExitStack() as stack:
         settings = load_config(config, _overrides(overrides))
         if unknown := [site for site in sites if site not in settings.site_names]:
             raise click.UsageError(f"the configuration has no site {unknown[0]!r}")
@@ -162,73 +139,6 @@ def client(
             raise RunError(f"the run failed: {end.reason}")
 
 
-@main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--verify", is_flag=True, help="Check every digest; without it only the header is read.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(file: Path, verify: bool, as_json: bool) -> None:
-    """Show what a frame holds: tensors, dtypes, shapes, sizes, metadata.
-
-    \b
-    Examples:
-      fedpost inspect model.fedwt
-      fedpost inspect --verify --json model.fedwt
-    """  # noqa: D301 - \b keeps click from joining the lines
-    from fedpost.report.inspection import describe  # noqa: PLC0415 - only this command needs it
-
-    with _errors():
-        found = describe(file, verify=verify, limits=DEFAULT_LIMITS)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)).decode())
-        return
-    facts = Table.grid(padding=(0, 2))
-    ratio = f"  ({found.raw / found.stored:.2f}x)" if found.stored else ""
-    rows = {
-        "file": found.path,
-        "size": human_bytes(found.bytes),
-        "digest": f"{found.digest}  ({'every segment verified' if found.verified else 'header verified'})",
-        "checksum": found.checksum,
-        "pipeline": found.pipeline or "no tensors",
-        "tensors": f"{len(found.tensors)} in {found.segments} segments, {human_bytes(found.raw)}{ratio}",
-        **{f"metadata {key}": str(value) for key, value in found.metadata.items()},
-        **{
-            f"{part} {key}": str(value)
-            for part, values in (found.message or {}).items()
-            for key, value in values.items()
-        },
-    }
-    for key, value in rows.items():
-        facts.add_row(Text(plain(key), style="bold"), Text(plain(value)))
-    console = Console()
-    console.print(facts)
-    if found.tensors:
-        table = Table("tensor", "dtype", "shape", box=None, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("raw", justify="right")
-        table.add_column("stored", justify="right")
-        for tensor in found.tensors:
-            shape = "×".join(map(str, tensor.shape)) or "scalar"
-            cells = (tensor.name, tensor.dtype, shape, human_bytes(tensor.raw), human_bytes(tensor.stored))
-            table.add_row(*(Text(plain(cell)) for cell in cells))
-        console.print()
-        console.print(table)
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def report(folder: Path) -> None:
-    """Write a run's report page anew from its ledger.
-
-    \b
-    Example:
-      fedpost report runs/digits-20260101-120000-ab12
-    """  # noqa: D301 - \b keeps click from joining the lines
-    from fedpost.report import write_report  # noqa: PLC0415 - matplotlib is slow to load
-
-    with _errors():
-        write_report(folder / "ledger.jsonl", folder / "report.html")
-    click.echo(str(folder / "report.html"))
-
-
 # ── behind the commands ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -243,12 +153,12 @@ def _serve(
     processes: SiteProcesses | None = None,
 ) -> None:
     # matplotlib is slow to load: now, while the sites start, and not when somebody waits for the end after Ctrl-C.
-    with _uninterrupted():  # an exception in the middle of loading it can end the interpreter
+    with uninterrupted():  # an exception in the middle of loading it can end the interpreter
         from fedpost.report import plots  # noqa: F401, PLC0415
         from fedpost.report.live import LiveView  # noqa: PLC0415
         from fedpost.report.page import write_page  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     summarizer = Summarizer()
     console = Console()
     ledger = folder / "ledger.jsonl"
@@ -285,7 +195,7 @@ def _serve(
     finally:
         if processes is not None:
             processes.release(_END_GRACE if result is not None and result.status == "finished" else 0)
-        with _uninterrupted():
+        with uninterrupted():
             write_page(summarizer.summary(), ledger.name, folder / "report.html")
         if view is not None:
             console.print(view.final_table(summarizer.summary()))
@@ -293,7 +203,7 @@ def _serve(
     if as_json:
         click.echo(_result_json(result, summarizer.summary(), folder))
     if result.status == "interrupted":
-        sys.exit(_INTERRUPTED_EXIT)
+        sys.exit(INTERRUPTED_EXIT)
 
 
 def _facts(settings: RunConfig, run_id: str, url: str) -> dict[str, Any]:
@@ -322,7 +232,7 @@ def _result_json(result: RunResult, summary: RunSummary, folder: Path) -> str:
         "bytes": summary.bytes,
         "rounds": result.history,
     }
-    return msgspec.json.format(msgspec.json.encode(out)).decode()
+    return as_json_text(out)
 
 
 def _tidy(url: str) -> None:
@@ -334,10 +244,12 @@ def _tidy(url: str) -> None:
             Path(folder).rmdir()
 
 
-def _run_folder(settings: RunConfig, run_id: str, config: Path) -> Path:
+def _run_folder(settings: RunConfig, run_id: str, config: Path, overrides: tuple[str, ...]) -> Path:
+    """The run's folder, with its configuration; what the command line said instead stands before it, as comments."""
     folder = Path(settings.output) / run_id
     folder.mkdir(parents=True)
-    (folder / "run.yaml").write_bytes(config.read_bytes())
+    said = "".join(f"# --set {pair.encode('unicode_escape').decode()}\n" for pair in overrides)
+    (folder / "run.yaml").write_bytes(said.encode() + config.read_bytes())
     return folder
 
 
@@ -349,54 +261,3 @@ def _overrides(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--set {pair!r}: write KEY=VALUE")
         out[key] = value
     return out
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Our errors as one line on standard error; Ctrl-C as an exit code."""
-    try:
-        yield
-    except FedpostError as error:
-        _complain(error)
-        sys.exit(_USAGE_EXIT if isinstance(error, ConfigError) else 1)
-    except OSError as error:
-        _complain(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED_EXIT)
-
-
-def _complain(error: Exception) -> None:
-    """One message on standard error; what other machines sent cannot move the cursor or change colours."""
-    lines = "\n".join(plain(line, limit=2000) for line in str(error).splitlines())
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), lines), soft_wrap=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C and termination off until the end of the block."""
-    pending: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda number, _frame: pending.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if pending:
-        raise KeyboardInterrupt
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _interrupt_at_end_of_input() -> None:
-    """End this process as Ctrl-C would when the parent's end of the pipe closes, however the parent ended."""
-    while os.read(0, 4096):
-        pass
-    # Not SIGINT, which stays ignored in a process that was started in the background of a script.
-    os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(_KILL_SECONDS)
-    os._exit(_INTERRUPTED_EXIT)  # the user's code has swallowed the interruption

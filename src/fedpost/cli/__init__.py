@@ -1,0 +1,44 @@
+"""The command line: thin commands over the layers below, one module a group of them."""
+
+from __future__ import annotations
+
+from fedpost.errors import MissingExtraError
+
+try:
+    import click
+    import rich  # noqa: F401 - the commands need it
+except ImportError as error:
+    raise MissingExtraError("the command line needs click and rich", hint="pip install 'fedpost[run]'") from error
+
+from fedpost.cli.convert import convert_command
+from fedpost.cli.diff import diff_command
+from fedpost.cli.inspect import inspect_command
+from fedpost.cli.report import report_command
+from fedpost.cli.run import client_command, run_command, server_command
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="fedpost")
+def main() -> None:
+    """Federated learning over whatever the sites share.
+
+    \b
+    Examples:
+      fedpost run examples/digits/run.yaml
+      fedpost inspect runs/digits-…/model.fedwt
+      fedpost convert model.fedwt model.safetensors
+    """  # noqa: D301 - \b keeps click from joining the lines
+
+
+for _command in (
+    run_command,
+    server_command,
+    client_command,
+    inspect_command,
+    convert_command,
+    diff_command,
+    report_command,
+):
+    main.add_command(_command)

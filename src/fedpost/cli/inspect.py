@@ -1,0 +1,66 @@
+"""``fedpost inspect``: what a frame holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedpost.cli.errors import as_json_text, errors
+from fedpost.frame import DEFAULT_LIMITS
+from fedpost.report.inspection import describe
+from fedpost.report.units import human_bytes, plain
+
+__all__ = ["inspect_command"]
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--verify", is_flag=True, help="Check every digest; without it only the header is read.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def inspect_command(file: Path, verify: bool, as_json: bool) -> None:
+    """Show what a frame holds: tensors, dtypes, shapes, sizes, metadata.
+
+    \b
+    Examples:
+      fedpost inspect model.fedwt
+      fedpost inspect --verify --json model.fedwt
+    """  # noqa: D301 - \b keeps click from joining the lines
+    with errors(as_json=as_json):
+        found = describe(file, verify=verify, limits=DEFAULT_LIMITS)
+    if as_json:
+        click.echo(as_json_text(found))
+        return
+    facts = Table.grid(padding=(0, 2))
+    ratio = f"  ({found.raw / found.stored:.2f}x)" if found.stored else ""
+    rows = {
+        "file": found.path,
+        "size": human_bytes(found.bytes),
+        "digest": f"{found.digest}  ({'every segment verified' if found.verified else 'header verified'})",
+        "checksum": found.checksum,
+        "pipeline": found.pipeline or "no tensors",
+        "tensors": f"{len(found.tensors)} in {found.segments} segments, {human_bytes(found.raw)}{ratio}",
+        **{f"metadata {key}": str(value) for key, value in found.metadata.items()},
+        **{
+            f"{part} {key}": str(value)
+            for part, values in (found.message or {}).items()
+            for key, value in values.items()
+        },
+    }
+    for key, value in rows.items():
+        facts.add_row(Text(plain(key), style="bold"), Text(plain(value)))
+    console = Console()
+    console.print(facts)
+    if found.tensors:
+        table = Table("tensor", "dtype", "shape", box=None, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("raw", justify="right")
+        table.add_column("stored", justify="right")
+        for tensor in found.tensors:
+            shape = "×".join(map(str, tensor.shape)) or "scalar"
+            cells = (tensor.name, tensor.dtype, shape, human_bytes(tensor.raw), human_bytes(tensor.stored))
+            table.add_row(*(Text(plain(cell)) for cell in cells))
+        console.print()
+        console.print(table)
