@@ -1,50 +1,72 @@
-"""Peak resident memory of encoding and decoding, one fresh process a figure."""
+"""Peak resident memory of encoding and decoding, a fresh process for each way of doing it."""
 
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from measure import Case, Figure, Target, Tick, figures, peak_memory
-from peers import DIGESTS, MODEL, OURS, buffers_of, make_arrays, peers
+from measure import Case, Context, Figure, Target, figures, peak_memory
+from peers import DIGESTS, OURS, Arrays, Peer, buffers_of, make_arrays, missing, peer, peers
 
-__all__ = ["run"]
+__all__ = ["peaks", "run"]
+
+Maker = Callable[[], Arrays]
+Resolver = Callable[[str], Peer]
+_OPERATIONS = ("encode", "decode")
 
 
-def _peak(operation: str, name: str) -> int:
-    """The growth of resident memory in this, a fresh, process."""
-    peer = peers()[name]
+def _peak(resolve: Resolver, make: Maker, name: str) -> tuple[int, int]:
+    """The growth of resident memory while this, a fresh, process encodes and then while it decodes."""
+    chosen = resolve(name)
     small = make_arrays(2, (16, 16))
-    peer.decode(peer.arrive(peer.encode(small)))  # what is imported late is imported now
-    arrays = make_arrays(*MODEL)
-    if operation == "encode":
-        return peak_memory(partial(peer.encode, arrays))
-    data = peer.arrive(peer.encode(arrays))
-    return peak_memory(partial(peer.decode, data))
+    chosen.decode(chosen.arrive(chosen.encode(small)))  # what is imported late is imported now
+    arrays = make()
+    encoding, sent = peak_memory(partial(chosen.encode, arrays))
+    data = chosen.arrive(sent)
+    del sent, arrays
+    return encoding, peak_memory(partial(chosen.decode, data))[0]
 
 
-def run(runs: int, tick: Tick, *, everybody: bool) -> Case:
-    """Measure ours, and the peers too if ``everybody`` shall be."""
-    names = list(peers()) if everybody else [OURS, DIGESTS]
-    model = sum(map(len, buffers_of(make_arrays(*MODEL))))
-    jobs = [(operation, name) for operation in ("encode", "decode") for name in names]
-    samples: dict[tuple[str, str], list[float]] = {job: [] for job in jobs}
+def peaks(resolve: Resolver, make: Maker, names: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Bytes beyond the model, encoding and decoding, by name; each name in a process of its own, two at a time.
+
+    Args:
+        resolve: Gives the peer of a name; a function of a module, as it is called in the other process.
+        make: Makes the arrays there.
+        names: Whom to measure.
+    """
     spawn = multiprocessing.get_context("spawn")
-    for done in range(runs * len(jobs)):
-        job = jobs[done % len(jobs)]
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            samples[job].append(pool.submit(_peak, *job).result())
-        tick(done + 1, runs * len(jobs))
+    with ProcessPoolExecutor(2, mp_context=spawn, max_tasks_per_child=1) as pool:
+        yield from zip(names, pool.map(partial(_peak, resolve, make), names), strict=True)
+
+
+def run(context: Context, model: tuple[int, tuple[int, ...]]) -> Case:
+    """Measure ours, and the peers too in a full benchmark.
+
+    Args:
+        context: How to run.
+        model: Arguments of :func:`make_arrays`.
+    """
+    names = [OURS, DIGESTS] if context.quick else list(peers(context.without))
+    make = partial(make_arrays, *model)
+    nbytes = sum(map(len, buffers_of(make())))
+    work = names + ([] if context.quick else [OURS, DIGESTS])
+    samples: dict[str, dict[str, list[float]]] = {o: {name: [] for name in names} for o in _OPERATIONS}
+    for done, (name, pair) in enumerate(peaks(peer, make, work), 1):
+        for operation, value in zip(_OPERATIONS, pair, strict=True):
+            samples[operation][name].append(value)
+        context.tick(done, len(work))
     found: list[Figure] = []
     targets = []
-    for operation in ("encode", "decode"):
-        rows = figures(operation, {name: samples[operation, name] for name in names}, ours=DIGESTS, unit="B")
+    for operation in _OPERATIONS:
+        rows = figures(operation, samples[operation], ours=DIGESTS, unit="B")
         found += rows
         targets += [
             Target(
                 text=f"{operation}, {row.name}: peak memory over the model under 5 % of it",
-                value=row.median / model,
+                value=row.median / nbytes,
                 bound=0.05,
             )
             for row in rows
@@ -54,4 +76,11 @@ def run(runs: int, tick: Tick, *, everybody: bool) -> Case:
         "Growth of the resident set from just before the call to its highest point, in a fresh process, with the model "
         "(or the bytes received) already there. The model is 100 MB. Ratios to a few pages mean little."
     )
-    return Case(name="memory", title="Peak memory beyond the model", note=note, figures=found, targets=targets)
+    return Case(
+        name="memory",
+        title="Peak memory beyond the model",
+        note=note,
+        figures=found,
+        targets=targets,
+        missing=missing(context.without),
+    )

@@ -1,7 +1,7 @@
 """Ways of turning named arrays into bytes and back: ours, and those that others ship.
 
 Rules: every peer is called as its own documentation says, at its fastest safe setting. A peer whose library is not
-installed is left out. Nothing here measures.
+installed, or does not load, is left out and named. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -10,17 +10,30 @@ import importlib
 import importlib.util
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedpost.checksums import DEFAULT_CHECKSUM
 from fedpost.frame import Frame
 from fedpost.pipeline import Pipeline, decode_tensors
 
-__all__ = ["DIGESTS", "MODEL", "OURS", "Arrays", "Peer", "buffers_of", "fedpost_peer", "make_arrays", "peers"]
+__all__ = [
+    "DIGESTS",
+    "MODEL",
+    "OURS",
+    "Arrays",
+    "Peer",
+    "buffers_of",
+    "fedpost_peer",
+    "make_arrays",
+    "missing",
+    "peer",
+    "peers",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -29,6 +42,7 @@ MODEL = (25, (1000, 1000))
 """The model of most cases, as arguments of :func:`make_arrays`: 100 MB in 25 tensors."""
 
 DIGESTS = "fedpost, BLAKE3 digests (default)"
+_COMPRESSED = "np.savez_compressed"
 
 
 def _same(encoded: Any) -> Any:
@@ -65,9 +79,9 @@ def buffers_of(arrays: Arrays) -> list[memoryview]:
     return [array.reshape(-1).view(np.uint8).data for array in arrays.values()]
 
 
-def fedpost_peer(name: str, checksum: str) -> Peer:
+def fedpost_peer(name: str, checksum: str = DEFAULT_CHECKSUM, spec: str = "dense | fedwt | none") -> Peer:
     """Ours: encoded to buffers that refer to the arrays, decoded to views of the bytes received."""
-    pipeline = Pipeline(checksum=checksum)
+    pipeline = Pipeline.parse(spec, checksum=checksum)
     return Peer(
         name=name,
         encode=lambda arrays: list(pipeline.encode(arrays).buffers()),
@@ -83,6 +97,20 @@ def _npy_bytes(array: npt.NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
+def _npz(save: Callable[..., None]) -> Callable[[Arrays], bytes]:
+    def encode(arrays: Arrays) -> bytes:
+        stream = io.BytesIO()
+        save(stream, **arrays)
+        return stream.getvalue()
+
+    return encode
+
+
+def _from_npz(data: bytes) -> Arrays:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return dict(archive)
+
+
 def _npy() -> list[Peer]:
     return [
         Peer(
@@ -90,7 +118,9 @@ def _npy() -> list[Peer]:
             encode=lambda arrays: {name: _npy_bytes(array) for name, array in arrays.items()},
             decode=lambda files: {name: np.load(io.BytesIO(data), allow_pickle=False) for name, data in files.items()},
             size=lambda files: sum(map(len, files.values())),
-        )
+        ),
+        Peer(name="np.savez", encode=_npz(np.savez), decode=_from_npz, size=len),
+        Peer(name=_COMPRESSED, encode=_npz(np.savez_compressed), decode=_from_npz, size=len),
     ]
 
 
@@ -205,21 +235,50 @@ def _msgpack() -> list[Peer]:
     ]
 
 
-_MAKERS: tuple[tuple[str, Callable[[], list[Peer]]], ...] = (
-    ("numpy", _npy),
-    ("pickle", _pickle),
-    ("safetensors", _safetensors),
-    ("flwr", _flower),
-    ("nvflare", _fobs),
-    ("pyarrow", _arrow),
-    ("msgpack_numpy", _msgpack),
+_MAKERS: tuple[tuple[str, str, Callable[[], list[Peer]]], ...] = (
+    ("numpy", "np.", _npy),
+    ("pickle", "pickle", _pickle),
+    ("safetensors", "safetensors", _safetensors),
+    ("flwr", "Flower", _flower),
+    ("nvflare", "NVFLARE", _fobs),
+    ("pyarrow", "Arrow", _arrow),
+    ("msgpack_numpy", "msgpack-numpy", _msgpack),
 )
+"""The library, how the names of its peers begin, and what makes them."""
 
 
-def peers() -> dict[str, Peer]:
-    """Ours and every peer that is installed, by name."""
-    found = [fedpost_peer(OURS, "none"), fedpost_peer(DIGESTS, "blake3")]
-    for module, make in _MAKERS:
-        if importlib.util.find_spec(module) is not None:
+def peers(without: Collection[str] = (), *, compressed: bool = False) -> dict[str, Peer]:
+    """Ours and every peer that is installed, but for the libraries that are left out, by name.
+
+    Args:
+        without: Libraries.
+        compressed: Whether to take the one that compresses, too: it takes seconds.
+    """
+    found = [fedpost_peer(OURS, "none"), fedpost_peer(DIGESTS)]
+    for module, _, make in _MAKERS:
+        if module not in without and _reason(module) is None:
             found += make()
-    return {peer.name: peer for peer in found}
+    return {peer.name: peer for peer in found if compressed or peer.name != _COMPRESSED}
+
+
+def peer(name: str) -> Peer:
+    """One of them; no other library is loaded."""
+    others = [module for module, start, _ in _MAKERS if not name.startswith(start)]
+    return peers(others, compressed=True)[name]
+
+
+def missing(without: Collection[str] = ()) -> tuple[str, ...]:
+    """The peers that are left out, each with the reason."""
+    reasons = {start: "left out" if module in without else _reason(module) for module, start, _ in _MAKERS}
+    return tuple(f"{start} ({reason})" for start, reason in reasons.items() if reason is not None)
+
+
+def _reason(module: str) -> str | None:
+    """Why a library cannot be used, or None when it can be."""
+    if importlib.util.find_spec(module) is None:
+        return f"{module} is not installed"
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return f"{module} does not load: {error}"
+    return None

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
-from measure import Case, Target, Tick, figures
+from measure import Case, Context, Target, figures
 from peers import make_arrays
 
 from fedpost.federation import Client, FedAvg, FitIns, FitRes, Server, ServerSettings, SiteHost
@@ -39,11 +39,11 @@ def _serve(url: str, name: str) -> None:
     SiteHost(open_endpoint(url, name), {name: _client}, NO_TELEMETRY).run()
 
 
-def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
-    """Seconds of each round."""
+def _federation(folder: Path, count: int, rounds: int, telemetry: Telemetry) -> list[float]:
+    """Seconds of each round of so many sites."""
     url = (folder / "mail").as_uri()
     spawn = multiprocessing.get_context("spawn")
-    sites = [spawn.Process(target=_serve, args=(url, f"site-{number}"), daemon=True) for number in range(SITES)]
+    sites = [spawn.Process(target=_serve, args=(url, f"site-{number}"), daemon=True) for number in range(count)]
     for site in sites:
         site.start()
 
@@ -54,8 +54,8 @@ def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
 
     try:
         strategy = FedAvg(
-            min_fit_clients=SITES,
-            min_available_clients=SITES,
+            min_fit_clients=count,
+            min_available_clients=count,
             initial_parameters=make_arrays(10, (50, 50)),  # 10 tensors of 10,000 bytes
         )
         settings = ServerSettings(run="bench", name="bench", rounds=rounds + 1, folder=folder)
@@ -73,13 +73,15 @@ def _federation(folder: Path, rounds: int, telemetry: Telemetry) -> list[float]:
     return [report.seconds for report in result.history if report.number > 1]  # the first one warms up
 
 
-def run(scratch: Path, rounds: int, tick: Tick) -> Case:
-    """Measure in ``scratch``."""
+def run(context: Context) -> Case:
+    """Measure in the scratch folder."""
+    rounds = context.pick(full=200, quick=20, tiny=1)
+    sites = context.pick(full=SITES, quick=SITES, tiny=1)
     samples: dict[str, list[float]] = {QUIET: [], LEDGER: []}
     for done, name in enumerate([QUIET, LEDGER]):
-        folder = Path(mkdtemp(prefix="fedpost-bench-", dir=scratch))
+        folder = Path(mkdtemp(prefix="fedpost-bench-", dir=context.scratch))
         try:
-            federate = partial(_federation, folder, rounds)
+            federate = partial(_federation, folder, sites, rounds)
             if name == QUIET:
                 samples[name] = federate(NO_TELEMETRY)
             else:
@@ -87,7 +89,7 @@ def run(scratch: Path, rounds: int, tick: Tick) -> Case:
                     samples[name] = federate(Telemetry(sink))
         finally:
             shutil.rmtree(folder)
-        tick(done + 1, 2)
+        context.tick(done + 1, 2)
     found = figures("round", samples, ours=QUIET)
     return Case(
         name="rounds",
@@ -97,7 +99,7 @@ def run(scratch: Path, rounds: int, tick: Tick) -> Case:
         "processes share the cores.",
         figures=found,
         targets=[
-            Target(text=f"seconds per round, {row.name.removeprefix('fedpost, ')}", value=row.median, bound=_BOUND)
+            Target(text=f"a round, {row.name.removeprefix('fedpost, ')}", value=row.median, bound=_BOUND, unit="s")
             for row in found
         ],
     )

@@ -1,8 +1,8 @@
 """Measure fedpost beside its peers: ``python benchmarks/run.py``.
 
-A full run writes ``benchmarks/results.json``, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``; ``--quick`` and
-``--only`` only print, and so does a full run that starts on a busy machine, whose figures nobody should publish. The
-exit status is 1 when a full run misses a target or could not write.
+A full run writes ``benchmarks/results.json``, and from it ``docs/benchmarks.md`` and its plots; ``--render`` writes the
+page again without measuring. ``--quick`` and ``--only`` only print, and so does a full run that starts on a busy
+machine, whose figures nobody should publish. The exit status is 1 when a full run misses a target or could not write.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
-from cases import CASES, Context
-from measure import Case
+from cases import CASES
+from measure import Case, Context
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from table import amount, factor, target_line, write_page, write_plot
+from table import columns, render, target_line
+from units import amount, factor
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results.json"
 _LIBRARIES = (
-    *("numpy", "blake3", "msgspec", "safetensors", "flwr", "nvflare", "pyarrow"),
-    *("msgpack", "msgpack-numpy"),
+    *("numpy", "blake3", "xxhash", "crc32c", "msgspec", "protobuf", "zstandard", "lz4"),
+    *("safetensors", "flwr", "nvflare", "pyarrow", "msgpack", "msgpack-numpy", "zipnn"),
 )
 
 
@@ -48,6 +51,7 @@ def machine_facts() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu,
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
@@ -71,18 +75,31 @@ def results_of(machine: dict[str, Any], cases: list[Case], *, quick: bool) -> di
 def show(console: Console, case: Case) -> None:
     """Print a case's figures."""
     table = Table(title=case.title, title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("who")
-    for column in ("median", "min", "runs", "ratio"):
-        table.add_column(column, justify="right")
-    for row in case.figures:
-        style = "bold green" if row.name.startswith("fedpost") else ""
-        cells = (amount(row.median, row.unit), amount(row.min, row.unit), str(row.n), factor(row.ratio))
-        table.add_row(row.group, row.name, *cells, style=style)
+    if case.wide:
+        heads, rows = columns(case)
+        table.add_column("who")
+        for head in heads:
+            table.add_column(head, justify="right")
+        for name, cells in rows.items():
+            table.add_row(name, *cells, style=_style(name))
+    else:
+        table.add_column("")
+        table.add_column("who")
+        for head in ("median", "min", "runs", "ratio"):
+            table.add_column(head, justify="right")
+        for row in case.figures:
+            amounts = (amount(row.median, row.unit), amount(row.min, row.unit), str(row.n), factor(row.ratio))
+            table.add_row(row.group, row.name, *amounts, style=_style(row.name))
     console.print(table)
+    for line in case.missing:
+        console.print(f"Not measured: {line}", style="yellow", highlight=False)
 
 
-def run_cases(names: list[str], scratch: Path, *, quick: bool) -> list[Case]:
+def _style(name: str) -> str:
+    return "bold green" if name.startswith("fedpost") else ""
+
+
+def run_cases(names: list[str], **how: Any) -> list[Case]:
     """Run the named cases under a progress bar, which is drawn between timed parts only."""
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     cases = []
@@ -96,45 +113,62 @@ def run_cases(names: list[str], scratch: Path, *, quick: bool) -> list[Case]:
 
         for name in names:
             task = progress.add_task(name, total=None)
-            cases.append(CASES[name](Context(quick=quick, scratch=scratch, tick=ticker(task))))
+            cases.append(CASES[name](Context(tick=ticker(task), **how)))
     return cases
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    default = shared if shared.is_dir() else Path(tempfile.gettempdir())
+    parser = argparse.ArgumentParser(description="Measure fedpost beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="three runs, less data; write nothing")
+    parser.add_argument("--tiny", action="store_true", help="hardly any data, only to see that all runs; write nothing")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, help=f"these only: {', '.join(CASES)}")
+    parser.add_argument("--skip", nargs="+", metavar="NAME", choices=CASES, default=[], help="all but these")
+    parser.add_argument("--without", nargs="+", metavar="LIBRARY", default=[], help="as if these were not installed")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--render", nargs="?", type=Path, const=RESULTS, metavar="FILE", help="write the page again")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page (default: docs)")
+    parser.add_argument("--anyway", action="store_true", help="write the results although the machine is busy")
+    parser.add_argument("--scratch", type=Path, default=default, help="folder for large files (default: %(default)s)")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Run the program; return its exit status."""
-    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
-    default = shared if shared.is_dir() else Path(tempfile.gettempdir())
-    parser = argparse.ArgumentParser(description="Measure fedpost beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="three runs, no 1 GB case; write nothing")
-    parser.add_argument("--only", metavar="NAME", choices=sorted(CASES), help="run one case; write nothing")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--anyway", action="store_true", help="write the results although the machine is busy")
-    parser.add_argument("--scratch", type=Path, default=default, help="folder for large files (default: %(default)s)")
-    options = parser.parse_args()
-    names = [options.only] if options.only else [name for name in CASES if not (options.quick and name == "large")]
-
+    options = arguments()
+    if options.render:
+        render(json.loads(options.render.read_text(encoding="utf-8")), options.docs)
+        return 0
+    quick = options.quick or options.tiny
     machine = machine_facts()
     busy = machine["load"] > 0.5 * (machine["cores"] or 1)
     if busy:
         print(f"The machine is busy (load {machine['load']}): figures will be uneven.", file=sys.stderr)
-    cases = run_cases(names, options.scratch, quick=options.quick)
-    results = results_of(machine, cases, quick=options.quick)
+    cases = run_cases(
+        options.only or [name for name in CASES if name not in options.skip],
+        quick=quick,
+        tiny=options.tiny,
+        scratch=options.scratch,
+        without=frozenset(options.without),
+    )
+    results = results_of(machine, cases, quick=quick)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
         for case in cases:
             show(console, case)
-        for target in (target for case in cases for target in case.targets):
+        for target in (target for case in cases for target in case.targets if not options.tiny):
             console.print(target_line(target), style="green" if target.met else "bold red", highlight=False)
-    if options.quick or options.only:
+    if quick or options.only:
         return 0
     if busy and not options.anyway:
         print("Nothing was written; --anyway writes figures of a busy machine too.", file=sys.stderr)
         return 1
-    (ROOT / "benchmarks" / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    write_plot(ROOT / "docs" / "benchmarks.svg", cases)
-    write_page(ROOT / "docs" / "benchmarks.md", machine, cases, "benchmarks.svg")
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    render(results, options.docs)
     return int(not all(target.met for case in cases for target in case.targets))
 
 

@@ -1,4 +1,4 @@
-"""Results as a page: Markdown tables and one plot."""
+"""Results as a page: Markdown tables, with the plots beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from measure import Case, Figure, Target
+from plots import formats_plot, times_plot
+from units import amount, factor, share
 
-__all__ = ["amount", "factor", "target_line", "write_page", "write_plot"]
+__all__ = ["columns", "render", "target_line"]
 
 _METHOD = """\
 ## How this was measured
@@ -20,7 +22,9 @@ _METHOD = """\
   freed outside the timed part. Memory that a call allocates counts for it: that is most of what a copying library pays.
 - *Ratio* is the median divided by that of fedpost without digests: 100 x means a hundred times as long. In the tables
   of memory and size it is divided by fedpost as it comes, with digests.
-- Peers are called as their documentation says, with the arrays in memory and no compression.
+- Peers are called as their documentation says, with the arrays in memory and no compression, but for
+  np.savez_compressed.
+- A candidate that takes seconds has fewer runs than the others, and no warm-up.
 
 ## How to read it
 
@@ -35,34 +39,16 @@ _METHOD = """\
 - The Arrow row is our own mapping of tensors to a record batch (one list column each); Arrow has no standard for named
   tensors.
 - One virtual machine, two small cores: absolute times elsewhere differ, and page faults cost more here than on bare
-  metal. Run `python benchmarks/run.py` to have your own figures; it rewrites this page.
+  metal. `make bench` measures your own figures and rewrites this page; `python benchmarks/run.py --render` rewrites it
+  from `benchmarks/results.json`.
 """
-
-
-def amount(value: float, unit: str) -> str:
-    """A quantity with three digits and a fitting unit."""
-    if unit == "B":
-        if value < 1e6:
-            return f"{value:,.0f} B"
-        return f"{value / 1e6:,.3g} MB"
-    for scale, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= scale:
-            return f"{value / scale:.3g} {name}" if value < 100 * scale else f"{value / scale:.0f} {name}"
-    return f"{value / 1e-9:.3g} ns"
-
-
-def factor(ratio: float | None) -> str:
-    """A ratio, as a multiple."""
-    if ratio is None:
-        return "-"
-    return f"{ratio:,.0f} x" if ratio >= 99.5 else f"{ratio:.3g} x"
 
 
 def target_line(target: Target) -> str:
     """A promise and what came of it, in one line."""
     sign = "≥" if target.at_least else "≤"
     verdict = "met" if target.met else "NOT MET"
-    return f"{verdict}: {target.text} ({target.value:,.4g}, {sign} {target.bound:,g})"
+    return f"{verdict}: {target.text} ({amount(target.value, target.unit)}, {sign} {amount(target.bound, target.unit)})"
 
 
 def _rows(figures: list[Figure]) -> list[str]:
@@ -70,23 +56,94 @@ def _rows(figures: list[Figure]) -> list[str]:
     for group, members in groupby(figures, key=lambda figure: figure.group):
         lines += [f"| {group} | median | min | runs | ratio |", "|:--|--:|--:|--:|--:|"]
         for row in members:
-            name = f"**{row.name}**" if row.name.startswith("fedpost") else row.name
             median, smallest = amount(row.median, row.unit), amount(row.min, row.unit)
-            lines.append(f"| {name} | {median} | {smallest} | {row.n} | {factor(row.ratio)} |")
+            lines.append(f"| {_bold(row.name)} | {median} | {smallest} | {row.n} | {factor(row.ratio)} |")
         lines.append("")
     return lines
 
 
-def write_page(path: Path, machine: Mapping[str, Any], cases: list[Case], plot: str) -> None:
-    """Write the whole page."""
+def columns(case: Case) -> tuple[list[str], dict[str, list[str]]]:
+    """A case as one table of a row a name, where the groups are columns, each with its ratio beside it.
+
+    Returns:
+        The heads of the columns, and the cells of each row by name.
+    """
+    units = {figure.group: figure.unit for figure in case.figures}
+    by_place = {(figure.group, figure.name): figure for figure in case.figures}
+    heads = [head for group, unit in units.items() for head in (group, "ratio" if unit == "s" else "of model")]
+    rows = {}
+    for name in dict.fromkeys(figure.name for figure in case.figures):
+        cells = []
+        for group, unit in units.items():
+            row = by_place.get((group, name))
+            scale = factor if unit == "s" else share
+            cells += [amount(row.median, unit), scale(row.ratio)] if row else ["-", "-"]
+        rows[name] = cells
+    return heads, rows
+
+
+def _wide(case: Case) -> list[str]:
+    heads, rows = columns(case)
+    lines = [f"| | {' | '.join(heads)} |", "|:--" + "|--:" * len(heads) + "|"]
+    return [*lines, *(f"| {_bold(name)} | {' | '.join(cells)} |" for name, cells in rows.items()), ""]
+
+
+def _bold(name: str) -> str:
+    return f"**{name}**" if name.startswith("fedpost") else name
+
+
+def _section(case: Case, plot: str | None) -> list[str]:
+    lines = [f"## {case.title}", "", case.note, ""]
+    if plot:
+        lines += [f"![{case.title}]({plot})", ""]
+    lines += _wide(case) if case.wide else _rows(case.figures)
+    if case.missing:
+        lines += ["Not measured: " + "; ".join(case.missing) + ".", ""]
+    if case.legend:
+        lines += [*(f"- {line}" for line in case.legend), ""]
+    return lines
+
+
+def render(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the page and its plots into ``folder``.
+
+    Args:
+        results: What ``results.json`` holds.
+        folder: Where ``benchmarks.md`` is.
+    """
+    cases = [_case(row) for row in results["cases"]]
+    plots = {"encode": ("benchmarks.svg", times_plot), "formats": ("benchmarks-formats.svg", formats_plot)}
+    drawn = {}
+    for case in cases:
+        file, plot = plots.get(case.name, ("", None))
+        if plot is not None:
+            plot(folder / file, cases)
+            drawn[case.name] = file
+    _write_page(folder / "benchmarks.md", results["machine"], cases, drawn)
+
+
+def _case(row: Mapping[str, Any]) -> Case:
+    """A case as :mod:`json` gives it back."""
+    targets = [{key: value for key, value in target.items() if key != "met"} for target in row["targets"]]
+    return Case(
+        **{
+            **row,
+            "figures": [Figure(**figure) for figure in row["figures"]],
+            "targets": [Target(**target) for target in targets],
+            "missing": tuple(row["missing"]),
+            "legend": tuple(row["legend"]),
+        }
+    )
+
+
+def _write_page(path: Path, machine: Mapping[str, Any], cases: list[Case], plots: Mapping[str, str]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, {machine['system']}"
     lines = [
         "# Benchmarks",
         "",
-        f"{where}, load {machine['load']} at the start, Python {machine['python']}; {versions}.",
-        "",
-        f"![Time to encode and decode 100 MB]({plot})",
+        f"Measured on {machine['date']}: {where}, load {machine['load']} at the start; Python {machine['python']}.",
+        f"Libraries: {versions}.",
         "",
         "## Targets",
         "",
@@ -96,38 +153,9 @@ def write_page(path: Path, machine: Mapping[str, Any], cases: list[Case], plot: 
     for target in (target for case in cases for target in case.targets):
         sign = "≥" if target.at_least else "≤"
         verdict = "met" if target.met else "**not met**"
-        lines.append(f"| {target.text} | {sign} {target.bound:,g} | {target.value:,.4g} | {verdict} |")
+        bound, value = amount(target.bound, target.unit), amount(target.value, target.unit)
+        lines.append(f"| {target.text} | {sign} {bound} | {value} | {verdict} |")
     lines.append("")
     for case in cases:
-        lines += [f"## {case.title}", "", case.note, "", *_rows(case.figures)]
+        lines += _section(case, plots.get(case.name))
     path.write_text("\n".join(lines) + "\n" + _METHOD, encoding="utf-8")
-
-
-def write_plot(path: Path, cases: list[Case]) -> None:
-    """Bars of encode and decode times, on a logarithmic axis, ours in colour."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    chosen = [case for case in cases if case.name in {"encode", "decode"}]
-    with mpl.rc_context({"svg.hashsalt": "fedpost", "svg.fonttype": "none", "font.size": 9}):
-        heights = [len(case.figures) for case in chosen]
-        page, axes = plt.subplots(
-            len(chosen), 1, figsize=(9, 0.26 * sum(heights) + 1.6), sharex=True, squeeze=False, height_ratios=heights
-        )
-        for axis, case in zip(axes[:, 0], chosen, strict=True):
-            rows = sorted(case.figures, key=lambda figure: figure.median, reverse=True)
-            colours = ["#0b6e4f" if row.name.startswith("fedpost") else "#b8bec6" for row in rows]
-            bars = axis.barh([row.name for row in rows], [row.median * 1e3 for row in rows], color=colours)
-            axis.bar_label(bars, [amount(row.median, row.unit) for row in rows], padding=3, fontsize=8)
-            axis.set_title(case.title, loc="left", fontsize=10, fontweight="bold")
-            axis.set_xscale("log")
-            axis.margins(x=0.12, y=0.02)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(axis="x", color="#e3e6ea")
-            axis.set_axisbelow(True)
-        axes[-1, 0].set_xlabel("milliseconds, median, logarithmic")
-        page.tight_layout()
-        page.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(page)

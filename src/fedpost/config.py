@@ -117,6 +117,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for payload in PAYLOADS:
             stages = [_choose(self, key, payload) for key in ("update", "serialization", "compression")]
             out[payload] = Pipeline.parse(" | ".join(stages), checksum=self.checksum)
+            if payload != "FitRes" and out[payload].update.needs_base:
+                raise ConfigError(
+                    f"update: {stages[0]} describes what changed since a model, which only a site's result can do",
+                    hint=f"Write update: {{FitRes: {stages[0]}}}.",
+                )
         return out
 
     def hosts(self) -> dict[str, list[str]]:

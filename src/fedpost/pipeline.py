@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
-from fedpost.codecs import Base, Codec, Dense, parse_codec
+from fedpost.codecs import Base, Codec, Dense, Residual, parse_codec
 from fedpost.compression import Compression
 from fedpost.errors import (
     ConfigError,
@@ -91,17 +91,43 @@ class Pipeline:
             ConfigError: The update codec needs a base and there is none.
             EncodeError: A tensor cannot be encoded.
         """
-        small, notes = self.update.encode(tensors, base)
+        return self.encode_update(tensors, sections, base=base)[0]
+
+    def encode_update(
+        self,
+        tensors: Mapping[str, Array],
+        sections: Mapping[str, object] | None = None,
+        *,
+        base: Base | None = None,
+        residual: Residual | None = None,
+    ) -> tuple[Frame, Residual]:
+        """As :meth:`encode`, for a sender that keeps account of what its updates lose.
+
+        Args:
+            tensors: As there.
+            sections: As there.
+            base: As there.
+            residual: What the last update that was acknowledged has lost.
+
+        Returns:
+            The frame, and what it loses: the next ``residual``, once the receiver has acknowledged the frame.
+
+        Raises:
+            ConfigError: The update codec needs a base and there is none.
+            EncodeError: A tensor cannot be encoded.
+        """
+        small, notes, lost = self.update.encode(tensors, base, residual)
         encoded = self.format.encode(small)
         own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {}), **encoded.sections}
         if taken := own.keys() & (sections or {}).keys():
             raise EncodeError(f"the section {min(taken)!r} is the pipeline's own")
-        return Frame.build(
+        frame = Frame.build(
             {**own, **(sections or {})},
             encoded.segments,
             checksum=self.checksum,
             compression=self._per_segment(encoded),
         )
+        return frame, lost
 
     def _per_segment(self, encoded: Encoded) -> Compression | Sequence[Compression] | None:
         if self.compression is None or self.compression.name != "lx":

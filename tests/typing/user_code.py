@@ -12,7 +12,7 @@ import pytest
 
 import fedpost
 from fedpost.blobs import BlobStore, FileBlobStore, MemoryBlobStore
-from fedpost.codecs import CODECS, Base, Cast, Codec, Dense, parse_codec
+from fedpost.codecs import CODECS, Base, Cast, Codec, Dense, Encoding, Residual, parse_codec
 from fedpost.compression import COMPRESSORS, Compression, Compressor
 from fedpost.errors import DecodeError, FedpostError
 from fedpost.federation import ClientProxy, EvaluateIns, EvaluateRes, Failure, FitIns, FitRes
@@ -136,11 +136,11 @@ class Negated:
     needs_base = False
 
     def encode(
-        self, tensors: Mapping[str, Array], base: Base | None = None
-    ) -> tuple[Mapping[str, Array], Mapping[str, object]]:
+        self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
+    ) -> Encoding:
         """Negate."""
-        del base
-        return {name: np.negative(array) for name, array in tensors.items()}, {}
+        del base, residual
+        return Encoding({name: np.negative(array) for name, array in tensors.items()}, {})
 
     def decode(self, source: TensorSource, notes: Mapping[str, object], base: Base | None = None) -> TensorSource:
         """Undo it."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Base, Notes
+from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual
 from fedpost.errors import ConfigError, DecodeError, EncodeError, UnsupportedError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import dtype_from_name, dtype_name
@@ -54,7 +54,8 @@ class Cast:
         self,
         tensors: Mapping[str, Array],
         base: Base | None = None,  # noqa: ARG002 - the contract
-    ) -> tuple[Mapping[str, Array], Notes]:
+        residual: Residual | None = None,  # noqa: ARG002 - the contract
+    ) -> Encoding:
         """Round what is wider; the notes keep the original element types.
 
         Raises:
@@ -74,7 +75,7 @@ class Cast:
                 raise EncodeError(f"a value is too large for {self.dtype}", where=f"tensor {name!r}")
             out[name] = narrow
             widened[name] = dtype_name(array.dtype)
-        return out, {"widen": widened}
+        return Encoding(out, {"widen": widened})
 
     def decode(
         self,

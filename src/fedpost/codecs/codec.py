@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import blake3
 import msgspec
 import numpy as np
 
-from fedpost.errors import ConfigError
+from fedpost.errors import ConfigError, DecodeError
 from fedpost.registry import Registry, parse_call
 from fedpost.tensors import Array, MemoryTensors, TensorSource
 from fedpost.tensors.format import name_of
 
-__all__ = ["CODECS", "Base", "Codec", "Notes", "parse_codec"]
+__all__ = ["CODECS", "Base", "Codec", "Encoding", "Notes", "Residual", "check_base", "parse_codec"]
 
 Notes = Mapping[str, object]
+Residual = Mapping[str, Array]
+"""What was lost of each tensor, float32, of its shape: added to the next update, so that nothing is lost for good."""
 
 _DIGEST_SIZE: Final = 16
 _BLOCK: Final = 1 << 16
@@ -64,6 +67,21 @@ class Base:
         return cls(hasher.digest()[:_DIGEST_SIZE], MemoryTensors(tensors))
 
 
+class Encoding(NamedTuple):
+    """What a codec makes of an update.
+
+    Attributes:
+        tensors: What to send, under the same names.
+        notes: What decoding needs beyond it (MessagePack types only).
+        residual: What was lost, for the next update of the same sender once this one was acknowledged; empty for a
+            codec that keeps no such account.
+    """
+
+    tensors: Mapping[str, Array]
+    notes: Notes
+    residual: Residual = MappingProxyType({})
+
+
 class Codec(Protocol):
     """The contract of an update codec. Implementations are frozen dataclasses; ``str(codec)`` names them in full."""
 
@@ -71,15 +89,15 @@ class Codec(Protocol):
     def needs_base(self) -> bool:
         """Whether both directions need a base."""
 
-    def encode(self, tensors: Mapping[str, Array], base: Base | None = None) -> tuple[Mapping[str, Array], Notes]:
+    def encode(
+        self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
+    ) -> Encoding:
         """Make the update small.
 
         Args:
             tensors: The update, or the model, by name.
             base: What the receiver has already, for a codec that needs it; others take no notice.
-
-        Returns:
-            The tensors to send, under the same names, and the notes that decoding needs (MessagePack types only).
+            residual: What this sender's last acknowledged update lost, for a codec that keeps account of it.
 
         Raises:
             ConfigError: It needs a base and there is none.
@@ -93,6 +111,23 @@ class Codec(Protocol):
             DecodeError: The notes do not fit the tensors, or not the base; the message has the digest of
                 the one wanted.
         """
+
+
+def check_base(notes: Notes, base: Base | None, codec: str) -> Base:
+    """The base, when it is the one that the notes name.
+
+    Raises:
+        DecodeError: It is not, or there is none.
+    """
+    digest: Any = notes.get("base")
+    if not isinstance(digest, bytes):
+        raise DecodeError("its notes name no base", where=f"update codec {codec}")
+    if base is None or base.digest != digest:
+        have = "there is none" if base is None else f"this is {base.digest.hex()}"
+        raise DecodeError(
+            f"it changes the base {digest.hex()}; {have}", where=f"update codec {codec}", hint="Ask for a full model."
+        )
+    return base
 
 
 CODECS: Final[Registry[str, Callable[..., Codec]]] = Registry("update codec")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Base, Notes
+from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual, check_base
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import is_number
@@ -34,7 +34,12 @@ class Delta:
         """Yes."""
         return True
 
-    def encode(self, tensors: Mapping[str, Array], base: Base | None = None) -> tuple[Mapping[str, Array], Notes]:
+    def encode(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base | None = None,
+        residual: Residual | None = None,  # noqa: ARG002 - nothing is lost
+    ) -> Encoding:
         """XOR with the base; the notes name it, and the tensors that it could not serve for.
 
         Raises:
@@ -54,7 +59,7 @@ class Delta:
             else:
                 out[name] = array
                 whole.append(name)
-        return out, {"base": base.digest, "whole": whole}
+        return Encoding(out, {"base": base.digest, "whole": whole})
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """XOR again, tensor by tensor or range by range.
@@ -62,17 +67,12 @@ class Delta:
         Raises:
             DecodeError: There is no base, it is another than the sender's, or the notes do not fit the tensors.
         """
-        digest: Any = notes.get("base")
+        base = check_base(notes, base, "delta")
         whole: Any = notes.get("whole")
         specs = {spec.name: spec for spec in source.specs}
         named = isinstance(whole, list | tuple) and all(isinstance(name, str) and name in specs for name in whole)
-        if not isinstance(digest, bytes) or not named:
+        if not named:
             raise DecodeError("its notes do not fit the tensors", where="update codec delta")
-        if base is None or base.digest != digest:
-            have = "there is none" if base is None else f"this is {base.digest.hex()}"
-            raise DecodeError(
-                f"it changes the base {digest.hex()}; {have}", where="update codec delta", hint="Ask for a full model."
-            )
         old = {spec.name: spec for spec in base.tensors.specs}
         kept = frozenset(whole)
         changed = [name for name in specs if name not in kept]

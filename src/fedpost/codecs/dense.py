@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedpost.codecs.codec import CODECS, Base, Notes
+from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual
 from fedpost.tensors import Array, TensorSource
 
 __all__ = ["Dense"]
@@ -24,9 +24,10 @@ class Dense:
         self,
         tensors: Mapping[str, Array],
         base: Base | None = None,  # noqa: ARG002 - the contract
-    ) -> tuple[Mapping[str, Array], Notes]:
+        residual: Residual | None = None,  # noqa: ARG002 - the contract
+    ) -> Encoding:
         """The same tensors, without notes."""
-        return tensors, {}
+        return Encoding(tensors, {})
 
     def decode(
         self,

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from fedpost.codecs import Base
 from fedpost.errors import RefusedResultError, RunError
 from fedpost.federation.types import Parameters
 from fedpost.files import replace_file
@@ -149,15 +150,22 @@ class Spool:
         self._mapped: dict[_Spooled, None] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, name: str, frame: Frame, specs: tuple[TensorSpec, ...]) -> Parameters:
-        """Keep a checked result until the next :meth:`clear`; an earlier one of the same name goes."""
+    def add(self, name: str, frame: Frame, specs: tuple[TensorSpec, ...], base: Base | None = None) -> Parameters:
+        """Keep a checked result until the next :meth:`clear`; an earlier one of the same name goes.
+
+        Args:
+            name: The site's.
+            frame: The result.
+            specs: Its tensors.
+            base: What it is relative to, where its codec needs one.
+        """
         self._number += 1  # a handle of an earlier round never reads a later one's file
         path = self._folder / f"{name}.{self._number}.frame"
         replace_file(path, frame.buffers())
         if (earlier := self._files.pop(name, None)) is not None:
             earlier.unlink()
         self._files[name] = path
-        return Parameters(_Spooled(path, self._limits, specs, self._touch))
+        return Parameters(_Spooled(path, self._limits, specs, self._touch, base))
 
     def clear(self) -> None:
         """Forget every result."""
@@ -192,11 +200,17 @@ class Spool:
 class _Spooled:
     """A tensor source over a file that is mapped at the first read."""
 
-    __slots__ = ("_limits", "_map", "_path", "_source", "_touch", "specs")
+    __slots__ = ("_base", "_limits", "_map", "_path", "_source", "_touch", "specs")
 
     def __init__(
-        self, path: Path, limits: Limits, specs: tuple[TensorSpec, ...], touch: Callable[[_Spooled, int], None]
+        self,
+        path: Path,
+        limits: Limits,
+        specs: tuple[TensorSpec, ...],
+        touch: Callable[[_Spooled, int], None],
+        base: Base | None,
     ) -> None:
+        self._base = base
         self._path = path
         self._limits = limits
         self._touch = touch
@@ -231,5 +245,5 @@ class _Spooled:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             # Its digests were checked when it was spooled, and nobody else writes here.
             frame = Frame.decode(memoryview(self._map), limits=self._limits, verify="never")
-            self._source = decode_tensors(frame, limits=self._limits)
+            self._source = decode_tensors(frame, limits=self._limits, base=self._base)
         return self._source

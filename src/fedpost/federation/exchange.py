@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from fedpost.codecs import Base
 from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, RunError, StaleError, TransportError
 from fedpost.federation.aggregation import Spool, check_result
 from fedpost.federation.channel import Channel, Received
-from fedpost.federation.host import SERVER
+from fedpost.federation.host import SERVER, result_pipeline
 from fedpost.federation.outbox import Outbox, record_bytes
 from fedpost.federation.peers import Available, Peer
 from fedpost.federation.rounds import Round, RoundState
@@ -123,6 +124,7 @@ class Exchange:
         self._peers: dict[str, Peer] = {}
         self._round: Round | None = None
         self._expected_specs: tuple[TensorSpec, ...] = ()
+        self._initializing = False
         self._answers: dict[str, FitRes | EvaluateRes] = {}
         self._handlers: Final[dict[MessageType, Callable[[Message], None]]] = {
             MessageType.CLIENT_REGISTRATION: self._on_registration,
@@ -176,14 +178,16 @@ class Exchange:
         self._answers.clear()
         self._spool.clear()
         self._expected_specs = instructions[0][1].parameters.specs if instructions else ()
+        self._initializing = initialize
         deadline = time.monotonic() + self._timeout
-        asked = frozenset(client.cid for client, _ in instructions)
-        self._round = Round(number, attempt, minimum, deadline, asked)
+        sites = frozenset(client.cid for client, _ in instructions)
+        self._round = Round(number, attempt, minimum, deadline, sites)
         for client, ins in instructions:
             config = plain_metrics(ins.config, "setting")
             command: Body
             if isinstance(ins, FitIns):
-                command = TrainingCommand(config=config, initialize=initialize)
+                counted = self._peers[client.cid].counted
+                command = TrainingCommand(config=config, initialize=initialize, acknowledged=counted)
             else:
                 command = EvaluationCommand(config=config)
             parameters = None if initialize else ins.parameters
@@ -211,7 +215,11 @@ class Exchange:
                 self._unreachable(site, error)
         finished, self._round = self._round, None
         self._outbox.forget()
-        return Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
+        asked = Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
+        for client, answer in asked.results:
+            if asked.enough and isinstance(answer, FitRes):
+                self._peers[client.cid].counted = (number, attempt)
+        return asked
 
     def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
         """Tell every site that the run is over, with the model where one asked for it; a broken medium is recorded."""
@@ -259,7 +267,8 @@ class Exchange:
             round=current if envelope.round == current else None, site=envelope.sender if known else None
         )
         counts = refusal is None and envelope.type is MessageType.WEIGHT_UPDATE
-        sizes = tensor_sizes(received.message.frame, limits=self._limits) if counts else {}
+        base = self._base_of(self._peers[envelope.sender]) if counts else None
+        sizes = tensor_sizes(received.message.frame, limits=self._limits, base=base) if counts else {}
         record_bytes(telemetry, "up", envelope.type, sizes, received.message.frame.nbytes)
         if refusal is not None:
             result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
@@ -315,21 +324,32 @@ class Exchange:
         try:
             if not isinstance(body, WeightUpdate):
                 raise ProtocolError("not a weight update")
-            agreed = (peer.agreement.pipelines["FitRes"], peer.agreement.checksum) if peer.agreement else None
+            pipeline = self._pipeline_of(peer)
             sent = (message.frame.section("pipeline", str, limit=4096), message.frame.checksum)
-            if sent != agreed:
-                raise ProtocolError(f"encoded as {sent}, agreed was {agreed}")
+            if sent != (str(pipeline), pipeline.checksum):
+                raise ProtocolError(f"encoded as {sent}, agreed was {(str(pipeline), pipeline.checksum)}")
             self._check_size(message)
+            base = self._base_of(peer)
             with telemetry.span("verify"):
-                source = message.tensors(limits=self._limits)
+                source = message.tensors(limits=self._limits, base=base)
                 check_result(source, self._expected_specs or source.specs)
             with telemetry.span("spool"):
-                parameters = self._spool.add(peer.name, message.frame, source.specs)
+                parameters = self._spool.add(peer.name, message.frame, source.specs, base)
         except RemoteError as error:
             self._drop(peer.name, error)
             raise
         values = {**body.metrics, "examples": body.num_examples}
         self._accept(message, FitRes(parameters, body.num_examples, body.metrics), body.seconds, values)
+
+    def _pipeline_of(self, peer: Peer) -> Pipeline:
+        """How a site's result must be encoded now."""
+        if peer.agreement is None:
+            raise ProtocolError("nothing was agreed with it")
+        return result_pipeline(peer.agreement, initialize=self._initializing)
+
+    def _base_of(self, peer: Peer) -> Base | None:
+        """What a site's result is relative to, where its codec needs that."""
+        return self._outbox.base(peer) if self._pipeline_of(peer).update.needs_base else None
 
     def _check_size(self, message: Message) -> None:
         """Before anything is decompressed: a result takes about as much room as the model."""

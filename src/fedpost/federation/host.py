@@ -11,15 +11,18 @@ import operator
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, SupportsIndex, TypeVar
 
+from fedpost.codecs import Base, Dense
 from fedpost.errors import EncodeError, ProtocolError, RemoteError, RunError
+from fedpost.federation.account import Account
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.client import AnyClient, Client, as_client
 from fedpost.federation.types import EvaluateIns, FitIns, Metrics, Parameters, plain_metrics
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.pipeline import Pipeline
 from fedpost.protocol import (
     AggregationResult,
     Agreement,
@@ -46,7 +49,7 @@ from fedpost.protocol import (
 from fedpost.telemetry import Telemetry
 from fedpost.transports import Endpoint
 
-__all__ = ["SERVER", "SiteHost"]
+__all__ = ["SERVER", "SiteHost", "result_pipeline"]
 
 SERVER: Final = "server"
 """The server's name and address."""
@@ -66,6 +69,7 @@ class _Site:
     agreement: Agreement | None = None
     run: str = ""
     client: Client | None = None
+    account: Account = field(default_factory=Account)
     register_at: float = 0.0
     register_pause: float = _REGISTER_AGAIN
 
@@ -203,16 +207,24 @@ class SiteHost:
         self, site: _Site, message: Message, command: TrainingCommand, watch: _Stopwatch
     ) -> tuple[Body, Frame | None]:
         client = site.ready_client()
+        pipeline = result_pipeline(_agreed(site), initialize=command.initialize)
+        base = None
         if command.initialize:
             parameters, examples, metrics = client.get_parameters(command.config), 0, Metrics()
         else:
-            ins = FitIns(Parameters(message.tensors(limits=self._limits)), command.config)
+            source = message.tensors(limits=self._limits)
+            if pipeline.update.needs_base:
+                base = Base.of(source.arrays())
+                source = base.tensors
+            ins = FitIns(Parameters(source), command.config)
             watch.lap("decode")
             result = client.fit(ins)
             parameters, examples, metrics = result.parameters, result.num_examples, result.metrics
         watch.lap("train")
-        agreement = _agreed(site)
-        frame = agreement.pipeline("FitRes").encode(parameters.arrays())
+        site.account = site.account.settled(command.acknowledged)
+        frame, lost = pipeline.encode_update(parameters.arrays(), base=base, residual=site.account.residual)
+        if lost:
+            site.account = site.account.booked((message.envelope.round, message.envelope.attempt), lost)
         watch.lap("encode")
         return WeightUpdate(
             num_examples=_count(examples), metrics=plain_metrics(metrics, "metric"), seconds=watch.seconds
@@ -294,6 +306,12 @@ def _count(examples: SupportsIndex) -> int:
     if count < 0:
         raise EncodeError(f"the number of examples is {count}")
     return count
+
+
+def result_pipeline(agreement: Agreement, *, initialize: bool) -> Pipeline:
+    """How a site encodes its result: as was agreed; initial parameters, which are relative to nothing, as they are."""
+    pipeline = agreement.pipeline("FitRes")
+    return replace(pipeline, update=Dense()) if initialize and pipeline.update.needs_base else pipeline
 
 
 def _agreed(site: _Site) -> Agreement:

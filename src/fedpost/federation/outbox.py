@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from fedpost.codecs import Base
 from fedpost.errors import ProtocolError
 from fedpost.federation.channel import Channel
 from fedpost.federation.host import SERVER
 from fedpost.federation.peers import Peer
 from fedpost.federation.types import Parameters
 from fedpost.frame import Frame
-from fedpost.pipeline import tensor_sizes
+from fedpost.pipeline import decode_tensors, tensor_sizes
 from fedpost.protocol import Body, Envelope, MessageType, address_message, type_of
 from fedpost.telemetry import Telemetry
 
@@ -38,6 +39,8 @@ class Outbox:
         self._telemetry: Final = telemetry
         self._parameters: Parameters | None = None
         self._encoded: dict[str, tuple[Frame, Sizes]] = {}
+        self._sent: dict[str, str] = {}
+        self._bases: dict[str, Base] = {}
 
     def send(
         self, peer: Peer, body: Body, parameters: Parameters | None = None, *, number: int = 0, attempt: int = 0
@@ -73,21 +76,36 @@ class Outbox:
         peer.session = stepped  # only what was sent has happened
         record_bytes(telemetry, "down", kind, sizes, nbytes)
 
+    def base(self, peer: Peer) -> Base:
+        """The tensors that a site was sent last, as it decodes them: what its update is relative to.
+
+        Raises:
+            ProtocolError: It was sent none.
+        """
+        if peer.name not in self._sent:
+            raise ProtocolError(f"{peer.name} was sent nothing that an update could be relative to")
+        key = self._sent[peer.name]
+        if key not in self._bases:
+            self._bases[key] = Base.of(decode_tensors(self._encoded[key][0]).arrays())
+        return self._bases[key]
+
     def forget(self) -> None:
         """Let go of the tensors that were encoded last."""
-        self._parameters, self._encoded = None, {}
+        self._parameters, self._encoded, self._sent, self._bases = None, {}, {}, {}
 
     def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
         if peer.agreement is None:
             raise ProtocolError(f"nothing was agreed with {peer.name}")
         pipeline = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
         if self._parameters is not parameters:
-            self._parameters, self._encoded = parameters, {}
+            self.forget()
+            self._parameters = parameters
         key = f"{pipeline} {pipeline.checksum}"
         if key not in self._encoded:
             with self._telemetry.labelled(round=number).span("encode"):
                 frame = pipeline.encode(parameters.arrays())
             self._encoded[key] = (frame, tensor_sizes(frame))
+        self._sent[peer.name] = key
         return self._encoded[key]
 
 

@@ -23,6 +23,7 @@ class Peer:
         session_id: Of its latest start.
         session: Where its session stands.
         agreement: How its tensors are encoded, or None when it was refused.
+        counted: Round and attempt of its last update that counted.
         wants_model: Whether it asked for the final model.
     """
 
@@ -32,6 +33,7 @@ class Peer:
     wants_model: bool
     session: Session = field(default_factory=Session)
     agreement: Agreement | None = None
+    counted: tuple[int, int] | None = None
 
     @property
     def available(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from fedpost.codecs import Base
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.pipeline import decode_tensors
 from fedpost.protocol.negotiation import Agreement, Offer
@@ -193,10 +194,12 @@ class TrainingCommand(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         config: The strategy's settings for the site.
         initialize: Send initial parameters instead of training; then no tensors come along.
+        acknowledged: Round and attempt of the site's last update that counted.
     """
 
     config: dict[str, Any] = {}
     initialize: bool = False
+    acknowledged: tuple[int, int] | None = None
 
 
 class WeightUpdate(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -329,13 +332,13 @@ class Message:
     body: Body
     frame: Frame
 
-    def tensors(self, *, limits: Limits = DEFAULT_LIMITS) -> TensorSource:
-        """The tensors that came along.
+    def tensors(self, *, limits: Limits = DEFAULT_LIMITS, base: Base | None = None) -> TensorSource:
+        """The tensors that came along, relative to ``base`` where their codec needs one.
 
         Raises:
             DecodeError: None did, or they are impossible.
         """
-        return decode_tensors(self.frame, limits=limits)
+        return decode_tensors(self.frame, limits=limits, base=base)
 
 
 def type_of(body: Body) -> MessageType:

@@ -47,7 +47,7 @@ def test_registered_names():
 
 def test_dense_does_nothing():
     tensors = {"a": np.zeros(1)}
-    encoded, notes = Dense().encode(tensors)
+    encoded, notes, _ = Dense().encode(tensors)
     assert encoded["a"] is tensors["a"]
     assert notes == {}
     source = MemoryTensors(tensors)
@@ -65,7 +65,7 @@ def test_cast_narrows_what_is_wider_and_leaves_the_rest():
         "b": np.zeros(2, bool),
         "c": np.zeros(2, np.complex64),
     }
-    small, notes = Cast("bfloat16").encode(tensors)
+    small, notes, _ = Cast("bfloat16").encode(tensors)
     assert list(small) == list(tensors)
     assert {name for name in tensors if small[name] is not tensors[name]} == {"f8", "f4"}
     assert small["f8"].dtype == small["f4"].dtype == BF16
@@ -92,7 +92,7 @@ def test_cast_narrows_what_is_wider_and_leaves_the_rest():
 )
 def test_rounding_is_to_nearest_ties_to_even(target, value, rounded):
     codec = Cast(target)
-    small, notes = codec.encode({"a": np.array([value, -value])})
+    small, notes, _ = codec.encode({"a": np.array([value, -value])})
     got = codec.decode(MemoryTensors(small), notes).arrays()["a"]
     assert got.dtype == np.float64
     assert got.tolist() == [rounded, -rounded]
@@ -102,7 +102,7 @@ def test_nan_and_negative_zero_stay_what_they_are():
     # Signalling NaN among them, which raises the processor's flag when it is cast.
     bits = np.array([0x7FC00000, 0xFFC00000, 0x7FA12345, 0x80000000], np.uint32)
     codec = Cast("bfloat16")
-    small, notes = codec.encode({"a": bits.view(np.float32)})
+    small, notes, _ = codec.encode({"a": bits.view(np.float32)})
     got = codec.decode(MemoryTensors(small), notes).arrays()["a"]
     assert np.isnan(got).tolist() == [True, True, True, False]
     assert math.copysign(1, got[3]) == -1
@@ -128,13 +128,13 @@ def test_what_is_no_array_is_refused_by_name():
 
 def test_widened_arrays_are_read_only_like_the_others():
     codec = Cast("bfloat16")
-    small, notes = codec.encode({"a": np.zeros(3)})
+    small, notes, _ = codec.encode({"a": np.zeros(3)})
     assert not codec.decode(MemoryTensors(small), notes).arrays()["a"].flags.writeable
 
 
 def test_decoding_by_range_and_specs():
     codec = Cast("float16")
-    small, notes = codec.encode({"a": np.arange(6.0).reshape(2, 3), "n": np.arange(3)})
+    small, notes, _ = codec.encode({"a": np.arange(6.0).reshape(2, 3), "n": np.arange(3)})
     source = codec.decode(MemoryTensors(small), notes)
     assert source.specs == (TensorSpec("a", np.dtype("f8"), (2, 3)), TensorSpec("n", np.dtype("i8"), (3,)))
     assert source.read("a", 2, 5).tolist() == [2, 3, 4]

@@ -65,7 +65,7 @@ def test_a_delta_comes_back_to_the_bit(compression):
 
 
 def test_only_bits_that_differ_are_sent():
-    sent, notes = Delta().encode(NEW, Base.of(OLD))
+    sent, notes, _ = Delta().encode(NEW, Base.of(OLD))
     assert sent["h"].view(np.uint16).tolist() == [0x8000] * 7
     assert notes["whole"] == ["other shape", "other type", "text", "new"]
     assert sent["new"] is NEW["new"]
@@ -75,7 +75,7 @@ def test_only_bits_that_differ_are_sent():
 @given(arrays.arrays(np.uint32, 20), arrays.arrays(np.uint32, 20), st.integers(0, 20))
 def test_any_bits_come_back(old, new, start):
     base = Base.of({"x": old.view(np.float32)})
-    sent, notes = Delta().encode({"x": new.view(np.float32)}, base)
+    sent, notes, _ = Delta().encode({"x": new.view(np.float32)}, base)
     source = Delta().decode(MemoryTensors(sent), notes, base)
     assert source.arrays()["x"].tobytes() == new.tobytes()
     assert source.read("x", start, 20).tobytes() == new[start:].tobytes()
@@ -93,7 +93,7 @@ def test_there_is_no_delta_without_a_base():
 
 def test_another_base_is_refused():
     base, other = Base.of(OLD), Base.of({**OLD, "n": np.array(2, np.int64)})
-    sent, notes = Delta().encode(NEW, base)
+    sent, notes, _ = Delta().encode(NEW, base)
     with pytest.raises(DecodeError, match=f"{base.digest.hex()}; this is {other.digest.hex()}"):
         Delta().decode(MemoryTensors(sent), notes, other)
 

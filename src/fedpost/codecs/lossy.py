@@ -1,0 +1,233 @@
+"""What lossy update codecs have in common: they code the change of each tensor since a base, one by one.
+
+Rules: the change is ``x = tensor − base + residual``, float32; what was lost of it is the next residual, in codecs that
+keep account of it (error feedback: Seide et al. 2014; Karimireddy et al., arXiv:1901.09847). Decoding is
+``base + decoded``, one addition an element in float32 (float64 for float64), so every machine gets the same bits. What
+is no matrix of floats and whatever the base has not in the same type and shape is sent as it is, to the bit.
+
+On the wire a coded tensor is a vector of bytes; its type and shape are those of the base. Notes: ``base``, the digest
+of the base; ``whole``, the names of what is sent as it is; and the codec's own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+
+from fedpost.codecs.codec import Base, Encoding, Notes, Residual, check_base
+from fedpost.codecs.kernels.flat import Floats
+from fedpost.errors import ConfigError, DecodeError, EncodeError
+from fedpost.tensors import Array, TensorSource, TensorSpec
+from fedpost.tensors.format import check_range, name_of
+
+__all__ = ["Lossy"]
+
+_FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
+_MATRIX: Final = 2
+_AHEAD: Final = 1 << 19
+"""Elements that are decoded at a time when a tensor is read by range."""
+
+
+class Lossy(ABC):
+    """A codec of changes; subclasses are frozen dataclasses that say how one tensor's change becomes bytes."""
+
+    __slots__ = ()
+
+    keeps_account: bool = True
+    """Whether what was lost is added to the next update."""
+    codes_vectors: bool = False
+    """Whether tensors of one dimension, or none, are coded too; else they are sent as they are."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Yes."""
+        return True
+
+    @abstractmethod
+    def prepare(self, changes: Mapping[str, Floats]) -> Notes:
+        """What holds for the whole update, as notes.
+
+        Raises:
+            EncodeError: It has values that cannot be coded.
+        """
+
+    @abstractmethod
+    def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:
+        """One tensor's change as bytes; what is lost of it goes into ``lost``, which may be the change itself.
+
+        Raises:
+            EncodeError: It has values that cannot be coded.
+        """
+
+    @abstractmethod
+    def check(self, notes: Mapping[str, Any]) -> None:
+        """Check the codec's own notes.
+
+        Raises:
+            DecodeError: They are impossible.
+        """
+
+    @abstractmethod
+    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:
+        """Undo :meth:`pack` into ``out``, of the tensor's shape.
+
+        Raises:
+            DecodeError: The bytes are not of a tensor of this shape.
+        """
+
+    def unpack_range(
+        self, data: memoryview, notes: Mapping[str, Any], number: int, shape: tuple[int, ...], start: int, stop: int
+    ) -> Floats:
+        """Elements of the change, flattened in C order.
+
+        Raises:
+            DecodeError: As :meth:`unpack`.
+        """
+        out = np.empty(shape, np.float32)
+        self.unpack(data, notes, number, out)
+        return out.reshape(-1)[start:stop]
+
+    def encode(
+        self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
+    ) -> Encoding:
+        """Code what changed since the base.
+
+        Raises:
+            ConfigError: There is no base.
+            EncodeError: A value is NaN or infinite, or an entry is not an array.
+        """
+        if base is None:
+            raise ConfigError(f"the update codec {self} needs a base", hint="Give the model that the receiver has.")
+        old = {spec.name: spec for spec in base.tensors.specs}
+        changes: dict[str, Floats] = {}
+        for name, array in tensors.items():
+            name_of(name, array)
+            if name in old and self._codes(old[name], array.dtype, array.shape):
+                changes[name] = _change(name, array, base.tensors, (residual or {}).get(name))
+        notes = self.prepare(changes)
+        out: dict[str, Array] = {}
+        for number, name in enumerate(tensors):
+            if name not in changes:
+                out[name] = tensors[name]
+                continue
+            change = changes[name]
+            try:
+                packed = self.pack(change, notes, number, lost=change if self.keeps_account else None)
+            except EncodeError as error:
+                raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
+            out[name] = np.frombuffer(packed, np.uint8)
+        whole = [name for name in tensors if name not in changes]
+        return Encoding(out, {"base": base.digest, "whole": whole, **notes}, changes if self.keeps_account else {})
+
+    def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
+        """Add the changes to the base, tensor by tensor or range by range.
+
+        Raises:
+            DecodeError: There is no base, it is another than the sender's, or the notes do not fit the tensors.
+        """
+        base = check_base(notes, base, str(self))
+        whole: Any = notes.get("whole")
+        specs = {spec.name: spec for spec in source.specs}
+        if not isinstance(whole, list | tuple) or not all(isinstance(name, str) and name in specs for name in whole):
+            raise DecodeError("its notes do not fit the tensors", where=f"update codec {self}")
+        self.check(notes)
+        old = {spec.name: spec for spec in base.tensors.specs}
+        kept = frozenset(whole)
+        out = []
+        for spec in source.specs:
+            if spec.name in kept:
+                out.append(spec)
+                continue
+            found = old.get(spec.name)
+            if found is None or not self._codes(found, found.dtype, found.shape):
+                raise DecodeError("the base has no such tensor", where=f"tensor {spec.name!r}")
+            if spec.dtype != np.uint8 or len(spec.shape) != 1:
+                raise DecodeError("a change that is no vector of bytes", where=f"tensor {spec.name!r}")
+            out.append(found)
+        return _Added(self, source, base.tensors, notes, tuple(out), kept)
+
+    def _codes(self, spec: TensorSpec, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        if (spec.dtype, spec.shape) != (dtype, shape) or dtype not in _FLOATS or not spec.size:
+            return False
+        return self.codes_vectors or len(shape) >= _MATRIX
+
+
+def _change(name: str, array: Array, base: TensorSource, residual: Array | None) -> Floats:
+    """What changed since the base, and what was lost before, in memory of its own."""
+    old = base.read(name, 0, array.size).reshape(array.shape)
+    out = np.empty(array.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
+        if array.dtype == np.float64:
+            np.subtract(array, old, out=out, casting="same_kind")
+        else:
+            np.subtract(array, old, out=out, dtype=np.float32)
+        if residual is not None:
+            if residual.shape != array.shape or residual.dtype != np.float32:
+                raise EncodeError("the residual is of another tensor", where=f"tensor {name!r}")
+            out += residual
+    return out
+
+
+class _Added:
+    """Changes on top of a base."""
+
+    __slots__ = ("_ahead", "_base", "_codec", "_kept", "_notes", "_numbers", "_source", "_specs", "specs")
+
+    def __init__(
+        self,
+        codec: Lossy,
+        source: TensorSource,
+        base: TensorSource,
+        notes: Mapping[str, Any],
+        specs: tuple[TensorSpec, ...],
+        kept: frozenset[str],
+    ) -> None:
+        self._codec = codec
+        self._source = source
+        self._base = base
+        self._notes = notes
+        self._kept = kept
+        self._specs = {spec.name: spec for spec in specs}
+        self._numbers = {spec.name: number for number, spec in enumerate(specs)}
+        self._ahead: tuple[str, int, Floats] = ("", 0, np.empty(0, np.float32))
+        self.specs = specs
+
+    def arrays(self) -> dict[str, Array]:
+        return {spec.name: self.read(spec.name, 0, spec.size).reshape(spec.shape) for spec in self.specs}
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        if name in self._kept:
+            return self._source.read(name, start, stop)
+        spec = self._specs[name]
+        check_range(spec.size, start, stop)
+        out = self._base.read(name, start, stop)
+        out = _sum(out, self._changes(spec, start, stop))
+        out.flags.writeable = False  # as every tensor that was received
+        return out
+
+    def _changes(self, spec: TensorSpec, start: int, stop: int) -> Floats:
+        """Elements of a change. A reader goes from front to back, so what follows is decoded as well and kept."""
+        name, first, values = self._ahead
+        if name != spec.name or start < first or stop > first + values.size:
+            first, last = start, max(stop, min(start + _AHEAD, spec.size))
+            coded = next(source for source in self._source.specs if source.name == spec.name)
+            data = self._source.read(spec.name, 0, coded.size)
+            packed, number = memoryview(np.ascontiguousarray(data)), self._numbers[spec.name]
+            try:
+                values = self._codec.unpack_range(packed, self._notes, number, spec.shape, first, last)
+            except DecodeError as error:
+                raise type(error)(error.what, where=f"tensor {spec.name!r}", hint=error.hint) from error
+            self._ahead = (spec.name, first, values)
+        return values[start - first : stop - first]
+
+
+def _sum(base: Array, change: Floats) -> Array:
+    """One addition an element, rounded to the base's type."""
+    wide = np.float64 if base.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore"):
+        total: Array = np.add(base.astype(wide), change)
+        return total.astype(base.dtype, copy=False)

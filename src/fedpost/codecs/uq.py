@@ -1,0 +1,132 @@
+"""``uq(a)``: uniform quantization with error feedback, the default lossy codec.
+
+Law: one step for all matrices of the update, ``a`` times the root mean square of their changes; what is nearer to zero
+than 0.67 of it is zero, everything else is off by at most 0.67 of it. Vectors (biases, statistics of normalization)
+have a step of their own, ``a / 8`` times their root mean square. What is lost goes into the next update.
+
+The bytes are those of :mod:`fedpost.codecs.kernels.uniform`. Notes: ``steps``, that of the matrices and that of the
+vectors, float32; 0 where nothing changed, and then nothing is sent. The method follows NNCodec (ISO/IEC 15938-17) and
+Seide et al. (2014).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from fedpost.codecs.codec import CODECS, Notes
+from fedpost.codecs.kernels.flat import Floats
+from fedpost.codecs.kernels.uniform import decode_range, decode_tensor, encode_tensor
+from fedpost.codecs.lossy import Lossy
+from fedpost.errors import ConfigError, DecodeError, EncodeError
+
+__all__ = ["Uq"]
+
+_FINER: Final = 8
+_MATRIX: Final = 2
+_LEAST, _MOST = 0.01, 16.0
+_BLOCK_BITS: Final = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Uq(Lossy):
+    """Uniform quantization.
+
+    Attributes:
+        scale: The step, in root mean squares of the change: 1 to 4 is usual, the smaller the finer.
+    """
+
+    scale: float
+
+    codes_vectors = True
+
+    def __post_init__(self) -> None:
+        try:
+            scale = float(self.scale)
+        except ValueError:
+            scale = math.nan
+        if not _LEAST <= scale <= _MOST:
+            raise ConfigError(f"uq({self.scale}): the step is {_LEAST:g} to {_MOST:g} root mean squares")
+        object.__setattr__(self, "scale", scale)
+
+    def prepare(self, changes: Mapping[str, Floats]) -> Notes:
+        """The steps of this update."""
+        squares, counts = [0.0, 0.0], [0, 0]
+        for name, change in changes.items():
+            vector = change.ndim < _MATRIX
+            square = _sum_of_squares(change)
+            if not math.isfinite(square):
+                raise EncodeError(
+                    "it has a NaN or an infinity",
+                    where=f"tensor {name!r}",
+                    hint="Send it with the codec delta or dense.",
+                )
+            squares[vector] += square
+            counts[vector] += change.size
+        steps = []
+        for square, count, scale in zip(squares, counts, (self.scale, self.scale / _FINER), strict=True):
+            steps.append(float(np.float32(scale * math.sqrt(square / count))) if count else 0.0)
+        return {"steps": steps}
+
+    def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
+        """Quantize, and code what is not zero."""
+        step = _step(notes, change.ndim)
+        if not step:
+            return b""
+        return encode_tensor(change, step, residual=lost, block_bits=_BLOCK_BITS)
+
+    def check(self, notes: Mapping[str, Any]) -> None:
+        """Two steps, none negative."""
+        steps = notes.get("steps")
+        if (
+            not isinstance(steps, list | tuple)
+            or [type(step) for step in steps] != [float, float]
+            or not all(0 <= step < math.inf and float(np.float32(step)) == step for step in steps)
+        ):
+            raise DecodeError("its steps are impossible", where=f"update codec {self}")
+
+    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
+        """Read a whole tensor."""
+        step = _step(notes, out.ndim)
+        if step:
+            decode_tensor(data, step, out)
+            return
+        if data.nbytes:
+            raise DecodeError("bytes of a change without a step")
+        out[...] = 0
+
+    def unpack_range(
+        self, data: memoryview, notes: Mapping[str, Any], number: int, shape: tuple[int, ...], start: int, stop: int
+    ) -> Floats:
+        """Read the blocks that hold a range."""
+        step = _step(notes, len(shape))
+        if step:
+            return decode_range(data, step, shape, start, stop)
+        out = np.empty(shape, np.float32)
+        self.unpack(data, notes, number, out)
+        return out.reshape(-1)[start:stop]
+
+    def __str__(self) -> str:
+        return f"uq({self.scale:g})"
+
+
+def _step(notes: Mapping[str, Any], rank: int) -> float:
+    step: float = notes["steps"][rank < _MATRIX]
+    return step
+
+
+def _sum_of_squares(change: Floats) -> float:
+    """In float64, without a copy of the whole."""
+    flat = change.reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, 1 << 16):
+        piece = flat[start : start + (1 << 16)].astype(np.float64)
+        total += float(np.dot(piece, piece))
+    return total
+
+
+CODECS.register("uq", Uq)
