@@ -216,7 +216,7 @@ class _Added:
             first, last = start, max(stop, min(start + _AHEAD, spec.size))
             coded = next(source for source in self._source.specs if source.name == spec.name)
             data = self._source.read(spec.name, 0, coded.size)
-            packed, number = memoryview(np.ascontiguousarray(data)), self._numbers[spec.name]
+            packed, number = np.ascontiguousarray(data).data, self._numbers[spec.name]
             try:
                 values = self._codec.unpack_range(packed, self._notes, number, spec.shape, first, last)
             except DecodeError as error:

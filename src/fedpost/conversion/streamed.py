@@ -7,8 +7,10 @@ its compressed form, or for ``numpy`` one tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from fedpost.checksums import CHECKSUMS
 from fedpost.compression import Compression
@@ -65,8 +67,10 @@ def _one_by_one(arrays: Mapping[str, Array], stages: Pipeline, scratch: Scratch)
     """The format ``numpy``, which copies every array: onto the disk, one after the other."""
     section, places = "", []
     columns: tuple[list[str], list[str]] = ([], [])
+    dtypes: list[np.dtype[Any] | None] = []
     for name, array in arrays.items():
         one = stages.format.encode({name: array})
+        dtypes.extend(one.dtypes)
         ((section, table),) = one.sections.items()
         for column, found in zip(columns, msgspec.to_builtins(table), strict=True):
             column.extend(found)
@@ -74,7 +78,7 @@ def _one_by_one(arrays: Mapping[str, Array], stages: Pipeline, scratch: Scratch)
     if not arrays:
         return stages.format.encode({})
     view = scratch.view()
-    return Encoded({section: columns}, [view[start : start + size] for start, size in places])
+    return Encoded({section: columns}, [view[start : start + size] for start, size in places], dtypes)
 
 
 def _compressed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -204,5 +204,16 @@ def load(
     if isinstance(file, str | os.PathLike):
         frame = Frame.open(Path(file), limits=limits, verify=verify)
     else:
-        frame = Frame.decode(file.read(limits.max_frame + 1), limits=limits, verify=verify)
+        frame = Frame.decode(_read(file, limits.max_frame + 1), limits=limits, verify=verify)
     return from_frame(frame, registry=registry, limits=limits, copy=copy, external=external, manager=manager)
+
+
+def _read(file: BinaryIO, most: int) -> bytearray:
+    """A file to its end; in pieces, as a file may set aside at once whatever it is asked for."""
+    out = bytearray()
+    while len(out) < most and (data := file.read(min(_PIECE, most - len(out)))):
+        out += data
+    return out
+
+
+_PIECE: Final = 1 << 24

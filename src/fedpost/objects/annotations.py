@@ -7,6 +7,8 @@ checkers have it; containers are checked item by item, at the speed of C when th
 from __future__ import annotations
 
 import collections.abc
+import contextlib
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -56,9 +58,26 @@ def field_checks(cls: type, names: tuple[str, ...]) -> dict[str, Check]:
     """The checks for fields of a class by its annotations; one whose annotation means nothing here takes anything."""
     try:
         hints: Mapping[str, Any] = typing.get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError):  # names that exist for type checkers only
-        hints = {}
+    except _UNRESOLVED:
+        hints = _some_hints(cls)
     return {name: check_for(hints[name]) if name in hints else ANYTHING for name in names}
+
+
+_UNRESOLVED: Final = (NameError, TypeError, AttributeError, SyntaxError)
+"""What a name raises that exists for type checkers only."""
+
+
+def _some_hints(cls: type) -> dict[str, Any]:
+    """Those annotations of a class that mean something here, each on its own."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        scope = dict(vars(sys.modules[base.__module__])) if base.__module__ in sys.modules else {}
+        for name, annotation in vars(base).get("__annotations__", {}).items():
+            found.pop(name, None)
+            alone = type("_Alone", (), {"__annotations__": {name: annotation}})
+            with contextlib.suppress(*_UNRESOLVED):
+                found.update(typing.get_type_hints(alone, {**scope, base.__name__: base}, include_extras=True))
+    return found
 
 
 def check_for(annotation: Any) -> Check:  # noqa: PLR0911 - one line a kind of annotation
@@ -85,7 +104,7 @@ def check_for(annotation: Any) -> Check:  # noqa: PLR0911 - one line a kind of a
 
 
 def _of_class(cls: type) -> Check:
-    if cls is object:
+    if cls is object or cls is Any:  # a class since Python 3.11
         return ANYTHING
     if cls is float:
         return Check("float", frozenset({float, int}), lambda value: isinstance(value, float | int))

@@ -62,7 +62,7 @@ def _checked_shape(name: str, *shape: Any) -> tuple[np.dtype[Any], tuple[int, ..
 def array_of(
     dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, order: Any, data: bytes | memoryview, *, copy: bool
 ) -> np.ndarray[Any, Any]:
-    """An array over bytes, read-only, or a copy of it that can be written to.
+    """An array over bytes, read-only; or one that can be written to: a copy, unless the bytes are the reader's own.
 
     Raises:
         DecodeError: The bytes are not as many, or the order is none.
@@ -74,8 +74,8 @@ def array_of(
         out: np.ndarray[Any, Any] = np.empty(shape, dtype, layout)
         out.flags.writeable = copy
         return out
-    out = np.ndarray(shape, dtype, data, order=layout)
-    return np.array(out, order="K") if copy else out
+    out = np.ndarray(shape, dtype, data, 0, None, layout)
+    return np.array(out, order="K") if copy and not out.flags.writeable else out
 
 
 def scalar_of(name: Any, data: Any) -> Any:
@@ -87,4 +87,4 @@ def scalar_of(name: Any, data: Any) -> Any:
     dtype, _, nbytes = shape_of([], name)
     if type(data) is not bytes or len(data) != nbytes:
         raise DecodeError(f"a scalar of type {name!r} is not {nbytes} bytes")
-    return np.ndarray((), dtype, data)[()] if nbytes else dtype.type()
+    return np.ndarray((), dtype, data or b"\0")[()]  # a buffer of no bytes is none

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, Flag
 from functools import partial
 from typing import Any, Final
@@ -76,22 +76,48 @@ def _member(cls: type[Any], name: Any) -> Any:
     return cls.__members__[name]
 
 
+# What exceptions of the language itself hold beside their arguments.
+_MEMBERS: Final[Mapping[type, tuple[str, ...]]] = {
+    ImportError: ("name", "path"),
+    AttributeError: ("name",),
+    NameError: ("name",),
+    OSError: ("filename", "filename2"),
+}
+
+
 def _exception(cls: type[BaseException], name: str) -> Serializer:
+    members = {member for base in cls.__mro__ for member in _MEMBERS.get(base, ())} | _slots_of(cls)
+    # The initialiser that sets what the interpreter keeps elsewhere; a class's own may do anything.
+    language: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+
     def take(error: BaseException) -> Any:
-        return [list(error.args), dict(vars(error))]
+        more = {member: getattr(error, member, None) for member in members}
+        return [list(error.args), {key: value for key, value in more.items() if value is not None} | vars(error)]
 
     def make(state: Any) -> BaseException:
         if type(state) is not list or len(state) != 2 or type(state[0]) is not list or type(state[1]) is not dict:  # noqa: PLR2004 - arguments and attributes
             raise ValueError("the state of an exception is its arguments and its attributes")
         error = cls.__new__(cls, *state[0])
+        language.__init__(error, *state[0])
+        if type(error) is not cls:  # OSError makes others, as its arguments are
+            raise ValueError(f"arguments of a {type(error).__qualname__}")
         error.args = tuple(state[0])
         for key, value in state[1].items():
             if key.startswith("__") and key != "__notes__":
                 raise ValueError(f"{key!r} is not an attribute of an exception's own")
-            vars(error)[key] = value
+            if key in members:
+                language.__setattr__(error, key, value)
+            else:
+                vars(error)[key] = value
         return error
 
     return Serializer(cls=cls, name=name, take=take, make=make)
+
+
+def _slots_of(cls: type) -> set[str]:
+    """The slots of a class and its bases that are not the language's own."""
+    slots = (vars(base).get("__slots__", ()) for base in cls.__mro__)
+    return {name for names in slots for name in ((names,) if isinstance(names, str) else names) if name[:2] != "__"}
 
 
 def _named_tuple(cls: type[Any], name: str) -> Serializer:
@@ -116,7 +142,7 @@ def _struct(cls: type[Any], name: str) -> Serializer:
             defaults[found.name] = partial(_same, found.default)
         elif found.default_factory is not msgspec.NODEFAULT:
             defaults[found.name] = found.default_factory
-    keyword_only = cls.__struct_config__.kw_only or len(cls.__match_args__) != len(fields)
+    keyword_only = len(cls.__match_args__) != len(fields)  # fields by keyword only are no positions
 
     def make(values: Sequence[Any]) -> Any:
         return cls(**dict(zip(fields, values, strict=True))) if keyword_only else cls(*values)
@@ -148,6 +174,7 @@ def _dataclass(cls: Any, name: str) -> Serializer:
     plain = (
         "__dataclass_params__" in vars(cls)
         and own.init
+        and _is_generated(cls.__init__)
         and not hasattr(cls, "__post_init__")
         and cls.__new__ is object.__new__
         and type(cls) is type
@@ -165,6 +192,11 @@ def _dataclass(cls: Any, name: str) -> Serializer:
         checks=field_checks(cls, fields),
         defaults=defaults,
     )
+
+
+def _is_generated(function: Any) -> bool:
+    """Whether the decorator wrote it: a class that has an ``__init__`` keeps it."""
+    return getattr(getattr(function, "__code__", None), "co_filename", None) == "<string>"
 
 
 def _names_set_by(cls: type) -> set[str]:
@@ -195,8 +227,12 @@ def _attrs(cls: type[Any], name: str) -> Serializer:
         elif default is not attr.NOTHING:
             defaults[found.name] = partial(_same, default)
 
+    remembered = "_attrs_cached_hash" in getattr(getattr(cls.__hash__, "__code__", None), "co_names", ())
+
     def make(values: Sequence[Any]) -> Any:
         out = _set_fields(cls, fields, values)
+        if remembered:
+            object.__setattr__(out, "_attrs_cached_hash", None)
         attr.validate(out)
         return out
 
@@ -212,31 +248,52 @@ def _attrs(cls: type[Any], name: str) -> Serializer:
 
 
 def _pydantic(cls: type[Any], name: str) -> Serializer:
-    """A model's state: its fields, which of them were set, what it holds beyond them, and its private attributes."""
+    """A model's state: its fields; and which of them were set, what it holds beyond them, its private attributes."""
     _refuse_containers(cls)
+    declared = tuple(cls.model_fields)
     aliased = any(found.validation_alias is not None for found in cls.model_fields.values())
+    is_root = getattr(cls, "__pydantic_root_model__", False)
+    defaults: dict[str, Callable[[], Any]] = {"__set__": lambda: None, "__extra__": lambda: None}
+    defaults["__private__"] = defaults["__extra__"]
+    for key, found in cls.model_fields.items():
+        if not found.is_required():
+            defaults[key] = lambda: _UNSET  # the model knows how to make it
 
     def take(model: Any) -> Any:
-        private = model.__pydantic_private__
-        return [dict(vars(model)), sorted(model.__pydantic_fields_set__), model.__pydantic_extra__, private]
+        values = vars(model)
+        names = [key for key in declared if key in model.__pydantic_fields_set__]
+        extra = model.__pydantic_extra__
+        return [*(values[key] for key in declared), names, extra, model.__pydantic_private__]
 
-    def make(state: Any) -> Any:
-        if type(state) is not list or [type(part) for part in state[:2]] != [dict, list] or len(state) != 4:  # noqa: PLR2004 - the four parts above
-            raise ValueError("the state of a model is its fields, the names of those set, extras, private attributes")
-        values, names, extra, private = state
-        fields = {key: value for key, value in values.items() if key in cls.model_fields}
-        model = cls.model_validate({**fields, **(extra or {})}, **({"by_name": True} if aliased else {}))
-        if not set(names) <= {*cls.model_fields, *(extra or {})}:
-            raise ValueError("a field that was set is no field")
+    def make(state: Sequence[Any]) -> Any:
+        *values, names, extra, private = state
+        fields = {key: value for key, value in zip(declared, values, strict=True) if value is not _UNSET}
+        names = list(fields) if names is None else names
+        extra, private = extra or {}, private or {}
+        if type(names) is not list or type(extra) is not dict or type(private) is not dict or extra.keys() & fields:
+            raise ValueError("what a model holds beside its fields is not a list and two dictionaries")
+        if not private.keys() <= set(cls.__private_attributes__):
+            raise ValueError("a private attribute that the model does not have")
+        told = fields["root"] if is_root else {**fields, **extra}
+        model = cls.model_validate(told, **({"by_name": True} if aliased else {}))
+        if extra.keys() != (model.__pydantic_extra__ or {}).keys():
+            raise ValueError("more fields than the model has")
         if private:
-            known = set(cls.__private_attributes__)
-            if not isinstance(private, dict) or not private.keys() <= known:
-                raise ValueError("a private attribute that the model does not have")
             object.__setattr__(model, "__pydantic_private__", {**(model.__pydantic_private__ or {}), **private})
-        object.__setattr__(model, "__pydantic_fields_set__", set(names))
+        object.__setattr__(model, "__pydantic_fields_set__", {key for key in names if key in fields} | extra.keys())
         return model
 
-    return Serializer(cls=cls, name=name, take=take, make=make)
+    return Serializer(
+        cls=cls,
+        name=name,
+        take=take,
+        make=make,
+        fields=(*declared, "__set__", "__extra__", "__private__"),
+        defaults=defaults,
+    )
+
+
+_UNSET: Final = object()
 
 
 def _refuse_containers(cls: type) -> None:

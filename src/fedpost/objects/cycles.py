@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["cycle_in", "step_to"]
+__all__ = ["Fields", "cycle_in", "step_to"]
+
+
+class Fields(dict[str, Any]):
+    """The state of an instance, by field."""
 
 
 def step_to(key: Any) -> str:
@@ -18,8 +23,13 @@ def step_to(key: Any) -> str:
     return f"[{text[:60]}…]" if len(text) > 60 else f"[{text}]"  # noqa: PLR2004 - enough to know it
 
 
-def cycle_in(value: Any) -> tuple[str, str] | None:
-    """The path of an object that contains itself, and the path at which it comes again."""
+def cycle_in(value: Any, state_of: Callable[[Any], Any]) -> tuple[str, str] | None:
+    """The path of an object that contains itself, and the path at which it comes again.
+
+    Args:
+        value: The object.
+        state_of: What an instance is written as: fields by name, or another value; None where that is unknown.
+    """
     above: dict[int, str] = {}
     stack: list[tuple[str, Any, bool]] = [("$", value, True)]
     seen = 0
@@ -29,7 +39,7 @@ def cycle_in(value: Any) -> tuple[str, str] | None:
             del above[id(item)]
             continue
         seen += 1
-        children = _children(item)
+        children = _children(item, state_of)
         if children is None:
             continue
         if id(item) in above:
@@ -44,14 +54,14 @@ def cycle_in(value: Any) -> tuple[str, str] | None:
 _MOST_LOOKED_AT: Final = 1_000_000
 
 
-def _children(item: Any) -> list[tuple[str, Any]] | None:
-    if isinstance(item, dict):
-        return [(step_to(key), child) for key, child in item.items()]
-    if isinstance(item, list | tuple | set | frozenset):
-        return [(f"[{index}]", child) for index, child in enumerate(item)]
+def _children(item: Any, state_of: Callable[[Any], Any]) -> list[tuple[str, Any]] | None:
     if isinstance(item, str | bytes | bytearray | np.ndarray | np.generic | int | float | type(None)):
         return None
-    if hasattr(item, "__dict__"):
-        return [(f".{name}", child) for name, child in vars(item).items()]
-    slots = [name for base in type(item).__mro__ for name in getattr(base, "__slots__", ())]
-    return [(f".{name}", getattr(item, name)) for name in slots if hasattr(item, name)] if slots else None
+    if type(item) not in (dict, list, tuple, set, frozenset):
+        state = state_of(item)
+        if isinstance(state, Fields):
+            return [(f".{name}", child) for name, child in state.items()]
+        return None if state is None else [("", state)]
+    if isinstance(item, dict):
+        return [(step_to(key), child) for key, child in item.items()]
+    return [(f"[{index}]", child) for index, child in enumerate(item)]

@@ -7,7 +7,8 @@ where in the value it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -15,13 +16,15 @@ import ormsgpack
 
 from fedpost.errors import EncodeError, FedpostError
 from fedpost.objects.arrays import bytes_of
-from fedpost.objects.cycles import cycle_in, step_to
+from fedpost.objects.cycles import Fields, cycle_in, step_to
 from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
 from fedpost.objects.wire import (
     IN_TREE,
     MAX_DEPTH,
     MAX_INT,
+    MEMORY_CODES,
     MIN_INT,
+    NEAR,
     RECORDS,
     Kind,
     Text,
@@ -32,6 +35,7 @@ from fedpost.tensors.dtypes import dtype_name
 __all__ = ["External", "ObjectWriter"]
 
 _PLAIN: Final = frozenset({bool, type(None), float})
+_MOSTLY_PLAIN: Final = _PLAIN | {int}
 _KEYS: Final = frozenset({str})
 
 
@@ -74,6 +78,7 @@ class ObjectWriter:
 
     __slots__ = (
         "_alive",
+        "_as_is",
         "_depth",
         "_external",
         "_manager",
@@ -95,6 +100,9 @@ class ObjectWriter:
         self._shared: dict[int, Any] = {}
         self._alive: list[Any] = []
         self._depth = 0
+        # Integers that are too large, and text that is not UTF-8, are so rare that they are left for MessagePack to
+        # find: then everything is written again, with a look at each.
+        self._as_is = _MOSTLY_PLAIN
         self._text_limit = IN_TREE
 
     def write(self, value: Any) -> bytes:
@@ -108,11 +116,12 @@ class ObjectWriter:
             types = [serializer.row for serializer in self._types]
             return ormsgpack.packb([types, self._table, root], option=_OPTIONS)
         except (_UnfitError, RecursionError) as error:
-            raise _explained(error, value) from error
+            raise _explained(error, value, self._state_of) from error
         except ormsgpack.MsgpackEncodeError as error:
-            if self._text_limit and "surrogate" in str(error):
+            if self._text_limit:
                 again = ObjectWriter(self._registry, manager=self._manager, external=self._external)
-                again._text_limit = 0  # a look at every text
+                again._as_is = _PLAIN
+                again._text_limit = 0
                 packed = again.write(value)
                 self.segments = again.segments
                 return packed
@@ -155,24 +164,24 @@ class ObjectWriter:
         return self._share(value, self._blob(Text.BYTEARRAY, memoryview(value))) if known is None else known
 
     def _memoryview(self, value: memoryview) -> Any:
-        if not value.c_contiguous or len(value.format.lstrip("@")) != 1:
+        code = value.format.removeprefix("@")
+        if not value.c_contiguous or code not in MEMORY_CODES:
             raise _UnfitError("a memoryview that is not contiguous, or not of numbers")
         data = value.cast("B") if value.nbytes else memoryview(b"")
-        return self._blob(Text.MEMORYVIEW, data, value.format.lstrip("@"), list(value.shape or ()))
+        return self._blob(Text.MEMORYVIEW, data, code, list(value.shape or ()))
 
     def _list(self, value: list[Any]) -> Any:
+        if len(value) < RECORDS:
+            return self._items(value)
         kinds = set(map(type, value))
-        if kinds <= _PLAIN:
+        if kinds <= self._as_is:
             return value
         if len(kinds) == 1:
             (kind,) = kinds
-            if kind is int:
-                if min(value) >= MIN_INT and max(value) <= MAX_INT:
-                    return value
-            elif kind is str:
+            if kind is str:
                 if max(map(len, value)) < self._text_limit:
                     return value
-            elif len(value) >= RECORDS and kind not in _WRITERS:
+            elif kind not in _WRITERS:
                 serializer = self._registry.for_class(kind)
                 if serializer is not None and serializer.fields and not serializer.managed:
                     return self._records(value, serializer)
@@ -180,22 +189,20 @@ class ObjectWriter:
 
     def _items(self, value: list[Any], names: tuple[str, ...] | None = None) -> list[Any]:
         """A list whose items must be looked at; the same list when none had to be replaced."""
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise RecursionError
         out: list[Any] | None = None
         index = 0
-        limit = self._text_limit
+        as_is, limit = self._as_is, self._text_limit
         try:
             for index, item in enumerate(value):
                 kind = type(item)
-                if kind is str:
-                    if len(item) < limit:
-                        continue
-                elif kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
+                if kind in as_is or (kind is str and len(item) < limit):
                     continue
+                self._depth += 1
+                if self._depth > MAX_DEPTH:
+                    raise RecursionError
                 write = _WRITERS.get(kind)
                 written = self._registered(item, kind) if write is None else write(self, item)
+                self._depth -= 1
                 if written is not item:
                     if out is None:
                         out = value.copy()
@@ -203,31 +210,26 @@ class ObjectWriter:
         except _UnfitError as error:
             error.path.append(f"[{index}]" if names is None else f".{names[index]}")
             raise
-        self._depth -= 1
         return value if out is None else out
 
-    def _dict(self, value: dict[Any, Any]) -> Any:  # noqa: C901 - one loop, without calls for what is plain
-        kinds = set(map(type, value))
-        if kinds and (kinds != _KEYS or not self._text_limit):
-            return self._mapping(value)
-        if set(map(type, value.values())) <= _PLAIN:
-            return value
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise RecursionError
+    def _dict(self, value: dict[Any, Any]) -> Any:
         out: dict[str, Any] | None = None
-        key = ""
-        limit = self._text_limit
+        key: Any = ""
+        as_is, limit = self._as_is, self._text_limit
+        kinds = set(map(type, value))
+        if kinds and (kinds != _KEYS or not limit):
+            return self._mapping(value)
         try:
             for key, item in value.items():
                 kind = type(item)
-                if kind is str:
-                    if len(item) < limit:
-                        continue
-                elif kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
+                if kind in as_is or (kind is str and len(item) < limit):
                     continue
+                self._depth += 1
+                if self._depth > MAX_DEPTH:
+                    raise RecursionError
                 write = _WRITERS.get(kind)
                 written = self._registered(item, kind) if write is None else write(self, item)
+                self._depth -= 1
                 if written is not item:
                     if out is None:
                         out = value.copy()
@@ -235,7 +237,6 @@ class ObjectWriter:
         except _UnfitError as error:
             error.path.append(step_to(key))
             raise
-        self._depth -= 1
         return value if out is None else out
 
     # ── what it does not know ────────────────────────────────────────────────────────────────────────────────────────
@@ -284,7 +285,8 @@ class ObjectWriter:
 
     def _scalar(self, value: Any) -> Any:
         try:
-            return self._row([Kind.SCALAR, dtype_name(value.dtype), value.tobytes()])
+            # An empty text has a byte that is not of it.
+            return self._row([Kind.SCALAR, dtype_name(value.dtype), value.tobytes()[: value.dtype.itemsize]])
         except EncodeError as error:
             raise _UnfitError(error.what, error.hint) from error
 
@@ -296,14 +298,18 @@ class ObjectWriter:
         fields: tuple[str, ...] = serializer.fields or ()
         columns: list[Any] = []
         try:
-            for column in zip(*map(serializer.take, value), strict=True):
-                columns.append(self._list(list(column)))  # noqa: PERF401 - the error needs to know how many are done
+            for column in _columns_of(value, serializer.take):
+                columns.append(self._list(column))  # noqa: PERF401 - the error needs to know how many are done
         except _UnfitError as error:
             # The column's path begins with the number of the record.
             error.path.insert(len(error.path) - 1, f".{fields[len(columns)]}")
             raise
-        except AttributeError as error:
-            raise _UnfitError(f"can not serialize {_of(serializer.cls)}: {error}") from error
+        except RecursionError:
+            raise
+        except Exception as error:  # as in _registered
+            raise _UnfitError(
+                f"can not serialize {_of(serializer.cls)} object: {type(error).__name__}: {error}"
+            ) from error
         self._depth -= 1
         return self._row([Kind.RECORDS, self._type(serializer), len(value), columns])
 
@@ -337,12 +343,24 @@ class ObjectWriter:
         row = self._row([Kind.INSTANCE, self._type(serializer), state])
         return self._share(value, row) if serializer.shared else row
 
+    def _state_of(self, value: Any) -> Any:
+        """What a cycle is looked for in."""
+        serializer = self._registry.for_class(type(value))
+        if serializer is None:
+            return None
+        try:
+            state = serializer.take(value, self._manager) if serializer.managed else serializer.take(value)
+        except Exception:  # noqa: BLE001 - writing has failed already; this only looks for the reason
+            return None
+        return state if serializer.fields is None else Fields(zip(serializer.fields, state, strict=True))
+
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _row(self, row: list[Any]) -> Any:
         table = self._table
+        index = len(table)
         table.append(row)
-        return reference(len(table) - 1)
+        return NEAR[index] if index < len(NEAR) else reference(index)
 
     def _blob(self, text: int, data: memoryview, *more: Any) -> Any:
         return self._row([Kind.BLOB, text, self._place(data), *more])
@@ -396,14 +414,20 @@ _WRITERS: Final[Mapping[type, Callable[[ObjectWriter, Any], Any]]] = {
 }
 
 
+def _columns_of(values: list[Any], take: Callable[[Any], Any]) -> Iterator[list[Any]]:
+    if isinstance(take, attrgetter):  # a column at a time needs no tuple for each instance
+        return (list(map(attrgetter(name), values)) for name in take.__reduce__()[1])
+    return map(list, zip(*map(take, values), strict=True))
+
+
 def _of(kind: type) -> str:
     return f"'{qualified_name(kind) if kind.__module__ != 'builtins' else kind.__qualname__}'"
 
 
-def _explained(error: Exception, value: Any) -> EncodeError:
+def _explained(error: Exception, value: Any, state_of: Callable[[Any], Any]) -> EncodeError:
     if isinstance(error, _UnfitError):
         return EncodeError(error.what, where="$" + "".join(reversed(error.path)), hint=error.hint)
-    path = cycle_in(value)
+    path = cycle_in(value, state_of)
     if path is not None:
         start, end = path
         return EncodeError(f"refers back to {start}, a cycle", where=end, hint="Break it, or store a name instead.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -9,15 +11,18 @@ import ormsgpack
 
 from fedpost.errors import DecodeError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.objects.arrays import shape_of
+from fedpost.objects.arrays import scalar_of, shape_of
 from fedpost.objects.decode import tree_of
-from fedpost.objects.wire import MAX_DEPTH, REFERENCE, Kind, Text, Tree
+from fedpost.objects.wire import REFERENCE, Kind, Text, Tree
 
-__all__ = ["Node", "outline"]
+__all__ = ["DEEPEST", "Node", "outline", "type_names"]
 
+DEEPEST: Final = 64
+"""Levels of an outline at most."""
 _MOST_CHILDREN: Final = 100
 _MOST_NODES: Final = 10_000
 _LONGEST: Final = 60
+_LONGEST_NAME: Final = 200
 _BLOBS: Final = ("bytes", "bytearray", "memoryview", "str", "str")
 
 
@@ -27,9 +32,10 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         key: How it is reached from the one above: ``.name``, ``[3]``; ``$`` at the root.
         type: Its type: a built-in one, or the registered name with the version.
-        size: Bytes that it and all below it take, of the tree and of segments; a shared leaf counts where it is first.
+        size: Bytes that it and all below it take, of the tree and of segments. What is referred to in several places
+            counts in one of them.
         value: A short form of it, where it is a leaf.
-        shared: The number of a leaf that is referred to in several places.
+        shared: The number of what is referred to in several places; its children are told in the first.
         children: What is in it, up to a hundred.
         more: How many children are left out.
     """
@@ -47,103 +53,199 @@ class _Row(int):
     """A reference to a row."""
 
 
-def outline(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> Node:
+_CONTAINERS: Final = (list, dict)
+_INNER: Final = frozenset({list, dict, _Row})
+
+
+def outline(frame: Frame, *, depth: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Node:
     """The tree of the object in a frame.
+
+    Args:
+        frame: Of its segments none is read but the first, where the tree stands there.
+        depth: Levels below the root that are told, at most :data:`DEEPEST`.
+        limits: The budget.
 
     Raises:
         DecodeError: The frame holds no object, or an impossible one.
     """
-    return _Outline(tree_of(frame, limits), frame).root()
+    return _Outline(*tree_of(frame, limits), frame, DEEPEST if depth is None else min(depth, DEEPEST)).root()
+
+
+def type_names(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+    """The registered types that the object in a frame uses, with their versions, such as ``example.Task v2``.
+
+    Raises:
+        DecodeError: The frame holds no object, or an impossible one.
+    """
+    tree, _ = tree_of(frame, limits)
+    return [_type_name(row.name, row.version) for row in tree.types]
 
 
 class _Outline:
-    def __init__(self, tree: Tree, frame: Frame) -> None:
+    def __init__(self, tree: Tree, leaves: int, frame: Frame, deepest: int) -> None:
         self._tree = tree
+        self._leaves = leaves
         self._frame = frame
-        self._rows = [_unpack(packed) for packed in tree.table]
-        uses = bytearray(len(self._rows))
-        for value in (*self._rows, root := _unpack(tree.root)):
-            _count(value, uses)
-        self._root = root
-        self._uses = uses
-        self._seen: set[int] = set()
+        self._deepest = deepest
+        self._rows: list[Any] = []
+        self._uses = bytearray()
+        self._sizes: dict[int, int] = {}
+        """Bytes by the identity of each list and dictionary, which the rows keep alive."""
+        for index, packed in enumerate(tree.table):
+            row = _unpack(packed)
+            try:
+                size = self._weigh(row) + self._outside(row)
+            except (ValueError, TypeError, IndexError) as error:
+                raise _impossible(index, error) from error
+            self._rows.append(row)
+            self._uses.append(0)
+            self._sizes[id(row)] = size
+        self._root = _unpack(tree.root)
+        self._weigh(self._root)
+        self._told: dict[int, Node] = {}
         self._nodes = 0
 
     def root(self) -> Node:
         return self._node("$", self._root, 0)
 
+    # ── sizes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _weigh(self, value: Any) -> int:
+        """The size of a value, and of all containers in it; without recursion, as nobody knows how deep it is."""
+        containers, stack = [], [value]
+        while stack:
+            item = stack.pop()
+            if type(item) in _CONTAINERS and item:
+                inner = item.values() if type(item) is dict else item
+                if set(map(type, inner)).isdisjoint(_INNER):
+                    self._sizes[id(item)] = len(ormsgpack.packb(item))
+                    continue
+                containers.append(item)
+                stack.extend(inner)
+        for item in reversed(containers):
+            size = sum(map(self._size, item))
+            if type(item) is dict:
+                size += sum(map(self._size, item.values()))
+            self._sizes[id(item)] = size + (1 if len(item) <= _FEW else 3 if len(item) <= _MANY else 5)
+        return self._size(value)
+
+    def _size(self, value: Any) -> int:
+        if isinstance(value, _Row):
+            if value >= len(self._rows):
+                raise DecodeError("a reference to no earlier row", where="object tree")
+            self._uses[value] = min(self._uses[value] + 1, 2)
+            return 3 + (self._sizes[id(self._rows[value])] if self._uses[value] == 1 else 0)
+        if type(value) in _CONTAINERS:
+            return self._sizes[id(value)] if value else 1
+        return len(ormsgpack.packb(value))
+
+    def _outside(self, row: Any) -> int:
+        """Bytes of a leaf that are not in the tree."""
+        if type(row) is not list or not row or type(row[0]) is not int or not 0 <= row[0] < len(Kind.NAMES):
+            raise DecodeError("of no known kind", where=f"row {len(self._rows)} of the object")
+        if row[0] not in (Kind.BLOB, Kind.ARRAY):
+            return 0
+        place = row[2 if row[0] == Kind.BLOB else 4]
+        if type(place) is int:
+            if not 0 <= place < len(self._frame) - self._leaves:
+                raise DecodeError(f"leaf {place} of {len(self._frame) - self._leaves}", where="object tree")
+            return self._frame.raw_size(place + self._leaves)
+        if type(place) is list:
+            _, size = place
+            if type(size) is not int or size < 0:
+                raise DecodeError("a leaf elsewhere that has no size", where="object tree")
+            return int(size)
+        return 0
+
+    # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
     def _node(self, key: str, value: Any, depth: int) -> Node:
         self._nodes += 1
-        if depth > MAX_DEPTH or self._nodes > _MOST_NODES:
-            return Node(key, "…", 0)
         if isinstance(value, _Row):
             return self._of_row(key, value, depth)
+        size = self._sizes[id(value)] if type(value) in _CONTAINERS and value else len(ormsgpack.packb(value))
         if isinstance(value, dict):
-            return self._parent(key, "dict", [(_key(name), item) for name, item in value.items()], depth)
+            return self._parent(
+                key, "dict", size, len(value), zip(map(_key, value), value.values(), strict=True), depth
+            )
         if isinstance(value, list):
-            return self._parent(key, "list", [(f"[{index}]", item) for index, item in enumerate(value)], depth)
-        return Node(key, type(value).__name__, len(ormsgpack.packb(value)), _short(value))
+            return self._parent(key, "list", size, len(value), _numbered(value), depth)
+        return Node(key, type(value).__name__, size, _short(value))
 
     def _of_row(self, key: str, index: _Row, depth: int) -> Node:
-        if index >= len(self._rows) or type(self._rows[index]) is not list or not self._rows[index]:
-            raise DecodeError("a reference to no row", where="object tree")
+        told = self._told.get(index)
+        if told is not None:
+            return msgspec.structs.replace(told, key=key, children=[], more=0)
         kind, *parts = self._rows[index]
         try:
-            node = self._of_kind(key, kind, parts, index, depth)
+            node = self._of_kind(key, kind, parts, self._sizes[id(self._rows[index])], depth)
         except (ValueError, TypeError, IndexError) as error:
-            if isinstance(error, DecodeError):
-                raise
-            raise DecodeError(f"impossible: {error}", where=f"row {int(index)} of the object") from error
+            raise _impossible(index, error) from error
         if self._uses[index] > 1:
-            node = msgspec.structs.replace(node, shared=int(index), size=0 if index in self._seen else node.size)
-            self._seen.add(index)
+            node = msgspec.structs.replace(node, shared=int(index))
+            self._told[index] = node
         return node
 
-    def _of_kind(self, key: str, kind: Any, parts: list[Any], index: int, depth: int) -> Node:  # noqa: PLR0911 - one each
-        size = len(memoryview(self._tree.table[index]))
+    def _of_kind(self, key: str, kind: int, parts: list[Any], size: int, depth: int) -> Node:  # noqa: PLR0911 - one each
         if kind == Kind.INTEGER:
             return Node(key, "int", size, f"an integer of {len(parts[0])} bytes")
         if kind == Kind.BLOB:
-            return Node(key, _BLOBS[parts[0] if parts[0] < Text.COUNT else 0], size + self._outside(parts[1]))
+            return Node(key, _BLOBS[_number(parts[0], Text.COUNT)], size)
         if kind == Kind.SCALAR:
-            return Node(key, f"numpy.{parts[0]}", size)
+            name, data = parts
+            return Node(key, f"numpy.{_cut(name)}", size, _short(scalar_of(name, data)))
         if kind == Kind.ARRAY:
-            name, shape, _, place = parts
+            name, shape, _, _ = parts
             shape_of(shape, name)
-            return Node(key, f"array {name}", size + self._outside(place), "×".join(map(str, shape)) or "0-d")
+            return Node(key, f"array {_cut(name)}", size, "×".join(map(str, shape)) or "0-d")
         if kind == Kind.INSTANCE:
-            row = self._tree.types[parts[0]]
-            names = [f".{field}" for field in row.fields] if row.fields is not None else None
-            children = [("", parts[1])] if names is None else list(zip(names, parts[1], strict=True))
-            return self._parent(key, f"{row.name} v{row.version}", children, depth)
+            number, state = parts
+            row = self._tree.types[_number(number, len(self._tree.types))]
+            name = _type_name(row.name, row.version)
+            if row.fields is None:
+                return self._parent(key, name, size, 1, [("", state)], depth)
+            return self._parent(
+                key, name, size, len(row.fields), _paired(map(_key, row.fields), row.fields, state), depth
+            )
         if kind == Kind.RECORDS:
-            row = self._tree.types[parts[0]]
-            columns = [(f"[:].{field}", column) for field, column in zip(row.fields or (), parts[2], strict=True)]
-            return self._parent(key, f"list of {parts[1]} {row.name} v{row.version}", columns, depth)
+            number, count, columns = parts
+            row = self._tree.types[_number(number, len(self._tree.types))]
+            fields = row.fields or []
+            name = f"list of {_number(count, 1 << 62)} {_type_name(row.name, row.version)}"
+            names = (f"[:]{_key(field)}" for field in fields)
+            return self._parent(key, name, size, len(fields), _paired(names, fields, columns), depth)
         if kind == Kind.DICT:
-            pairs = [(f"[{_short(name)}]", item) for name, item in zip(*parts, strict=True)]
-            return self._parent(key, "dict", pairs, depth)
-        items = [(f"[{number}]", item) for number, item in enumerate(parts[0])]
-        return self._parent(key, Kind.NAMES[kind], items, depth)
+            keys, values = parts
+            pairs = _paired(map(_key_of, _list(keys)), keys, values)
+            return self._parent(key, "dict", size, len(keys), pairs, depth)
+        (items,) = parts
+        return self._parent(key, Kind.NAMES[kind], size, len(_list(items)), _numbered(items), depth)
 
-    def _outside(self, place: Any) -> int:
-        """Bytes of a leaf that are not in the tree."""
-        if type(place) is int:
-            if not 0 <= place < len(self._frame):
-                raise DecodeError(f"segment {place} of {len(self._frame)}", where="object tree")
-            return self._frame.raw_size(place)
-        return int(place[1]) if type(place) is list else 0
+    def _parent(
+        self, key: str, kind: str, size: int, count: int, children: Iterable[tuple[str, Any]], depth: int
+    ) -> Node:
+        shown: list[Node] = []
+        for name, child in islice(children, 0 if depth >= self._deepest else _MOST_CHILDREN):
+            if self._nodes >= _MOST_NODES:
+                break
+            shown.append(self._node(name, child, depth + 1))
+        return Node(key, kind, size, None if count else "empty", None, shown, count - len(shown))
 
-    def _parent(self, key: str, kind: str, children: list[tuple[str, Any]], depth: int) -> Node:
-        shown = [self._node(name, child, depth + 1) for name, child in children[:_MOST_CHILDREN]]
-        hidden = children[_MOST_CHILDREN:]
-        size = sum(node.size for node in shown) + sum(_size(child) for _, child in hidden)
-        return Node(key, kind, size, None if children else "empty", None, shown, len(hidden))
+
+_FEW: Final = 15
+_MANY: Final = 0xFFFF
+"""Lengths from which on a container's head takes more bytes."""
+
+
+def _impossible(index: int, error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error if error.where else DecodeError(error.what, where=f"row {int(index)} of the object")
+    return DecodeError(f"impossible: {error}", where=f"row {int(index)} of the object")
 
 
 def _unpack(packed: msgspec.Raw) -> Any:
     def hook(code: int, data: bytes) -> Any:
-        if code != REFERENCE:
+        if code != REFERENCE or len(data) > 8:  # noqa: PLR2004 - more rows than memory has
             raise DecodeError("an extension of MessagePack that objects do not use", where="object tree")
         return _Row(int.from_bytes(data, "little"))
 
@@ -153,28 +255,52 @@ def _unpack(packed: msgspec.Raw) -> Any:
         raise DecodeError(str(error), where="object tree") from error
 
 
-def _count(value: Any, uses: bytearray) -> None:
-    """Count how often each row is referred to, up to two."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, _Row):
-            if item < len(uses):
-                uses[item] = min(uses[item] + 1, 2)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
+def _number(value: Any, end: int) -> int:
+    if type(value) is not int or not 0 <= value < end:
+        raise DecodeError(f"a {type(value).__name__} that is no number of what there is")
+    return value
 
 
-def _size(value: Any) -> int:
-    return 0 if isinstance(value, _Row | list | dict) else len(ormsgpack.packb(value))
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise DecodeError("a container without a list of items")
+    return value
+
+
+def _numbered(items: list[Any]) -> Iterable[tuple[str, Any]]:
+    return ((f"[{number}]", item) for number, item in enumerate(items))
+
+
+def _paired(names: Iterable[str], keys: list[Any], values: Any) -> Iterable[tuple[str, Any]]:
+    if len(keys) != len(_list(values)):
+        raise DecodeError(f"{len(values)} values for {len(keys)} keys")
+    return zip(names, values, strict=True)
+
+
+def _type_name(name: str, version: int) -> str:
+    return f"{_cut(name)} v{version}"
+
+
+def _cut(text: Any) -> str:
+    if type(text) is not str:
+        raise DecodeError("a name that is no text")
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
 
 
 def _key(name: str) -> str:
-    return f".{name}" if name.isidentifier() else f"[{_short(name)}]"
+    return f".{name}" if len(name) <= _LONGEST and name.isidentifier() else f"[{_short(name)}]"
+
+
+def _key_of(value: Any) -> str:
+    """The key of a dictionary with other keys than text."""
+    if isinstance(value, _Row):
+        return f"[#{int(value)}]"
+    if isinstance(value, str):
+        return _key(value)
+    return "[…]" if isinstance(value, list | dict) else f"[{_short(value)}]"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    # Before the form is made: of control characters it is ten times as long.
+    text = repr(value[: _LONGEST + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

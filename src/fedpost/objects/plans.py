@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fedpost.errors import DecodeError, FedpostError, UnsupportedError
+from fedpost.errors import DecodeError, RemoteError, TransportError, UnsupportedError
 from fedpost.objects.annotations import ANYTHING
 from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
 from fedpost.objects.wire import TypeRow
@@ -20,7 +19,10 @@ def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
     Raises:
         UnsupportedError: The type is not registered, or only in an earlier version.
     """
-    serializer = registry.for_name(row.name)
+    try:
+        serializer = registry.for_name(row.name)
+    except ImportError as error:  # also MissingExtraError
+        raise UnsupportedError(f"the type {row.name[:200]!r} cannot be read: {error}", where="object tree") from error
     if serializer is None:
         near = registry.nearest(row.name)
         raise UnsupportedError(
@@ -33,6 +35,8 @@ def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
     if plan is None or plan.row != row:
         plan = Plan(row, serializer)
         if plan.direct:
+            if len(_PLANS) >= _MOST:
+                _PLANS.clear()
             _PLANS[serializer] = plan
     return plan
 
@@ -63,6 +67,7 @@ class Plan:
             self._upgrades.append(serializer.upgrades[version])
         self.direct = not self._upgrades and (row.fields is None or tuple(row.fields) == serializer.fields)
         self._checks = [(name, serializer.checks.get(name, ANYTHING)) for name in serializer.fields or ()]
+        self._exact = [check.exact for _, check in self._checks]
 
     def build(self, state: Any, manager: Any) -> Any:
         """One instance of a state."""
@@ -73,14 +78,19 @@ class Plan:
             if serializer.fields is not None:
                 self._check(state)
             return serializer.make(state, manager) if serializer.managed else serializer.make(state)
-        except FedpostError:
+        except (RemoteError, TransportError):
             raise
         except Exception as error:  # whatever the class makes of a state that somebody else wrote
             raise self._refused(error) from error
 
     def _check(self, state: Sequence[Any]) -> None:
+        for exact, value in zip(self._exact, state, strict=True):
+            if type(value) not in exact:
+                break
+        else:
+            return
         for (name, check), value in zip(self._checks, state, strict=True):
-            if type(value) not in check.exact and not check.test(value):
+            if not check.passes(value):
                 raise self._wrong(name, check.text, value)
 
     def build_all(self, columns: Sequence[list[Any]], manager: Any) -> list[Any]:
@@ -96,7 +106,7 @@ class Plan:
             if serializer.make_all is not None:
                 return list(map(serializer.make_all, *columns))
             return list(map(serializer.make, zip(*columns, strict=True)))
-        except FedpostError:
+        except (RemoteError, TransportError):
             raise
         except Exception as error:  # as above
             raise self._refused(error) from error
@@ -140,5 +150,6 @@ class Plan:
         )
 
 
-_PLANS: Final[weakref.WeakKeyDictionary[Serializer, Plan]] = weakref.WeakKeyDictionary()
-"""The plan of each type as it is written here."""
+_PLANS: Final[dict[Serializer, Plan]] = {}
+"""The plan of each type as it is written here; not weakly, as that takes as long to look up as a small plan to make."""
+_MOST: Final = 1024

@@ -14,6 +14,7 @@ import datetime as dt
 import fractions
 import importlib
 import pathlib
+import re
 import sys
 import types
 import uuid
@@ -74,6 +75,19 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
+def _take_decimal(value: Decimal) -> str:
+    text = str(value)
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{len(text)} digits, {_MAX_DIGITS} are possible")
+    return text
+
+
+def _take_fraction(value: fractions.Fraction) -> list[int]:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
+        raise ValueError(f"more than {_MAX_BITS} bits")
+    return [value.numerator, value.denominator]
+
+
 def _fraction(state: Any) -> fractions.Fraction:
     numerator, denominator = _expect(state, int, int)
     if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS or denominator < 1:
@@ -82,8 +96,8 @@ def _fraction(state: Any) -> fractions.Fraction:
 
 
 _add(complex, lambda value: [value.real, value.imag], lambda state: complex(*_expect(state, float, float)))
-_add(Decimal, str, _one(str, _decimal))
-_add(fractions.Fraction, lambda value: [value.numerator, value.denominator], _fraction)
+_add(Decimal, _take_decimal, _one(str, _decimal))
+_add(fractions.Fraction, _take_fraction, _fraction)
 _add(range, lambda value: [value.start, value.stop, value.step], lambda state: range(*_expect(state, int, int, int)))
 _add(slice, lambda value: [value.start, value.stop, value.step], lambda state: slice(*_expect(state, *[object] * 3)))
 _add(type(Ellipsis), lambda _value: None, lambda _state: Ellipsis, name="Ellipsis")
@@ -108,6 +122,13 @@ _add(array.array, lambda value: [value.typecode, sys.byteorder == "little", valu
 
 def _pairs(mapping: Any) -> list[Any]:
     return [list(mapping), list(mapping.values())]
+
+
+def _deque(state: Any) -> Any:
+    items, most = _expect(state, list, (int, type(None)))
+    if most is not None and len(items) > most:
+        raise DecodeError(f"a deque of {len(items)} items has room for {most}")
+    return collections.deque(items, most)
 
 
 def _ordered(state: Any) -> Any:
@@ -147,7 +168,7 @@ _add(collections.defaultdict, _take_default, _default)
 _add(
     collections.deque,
     lambda value: [list(value), value.maxlen],
-    lambda state: collections.deque(*_expect(state, list, (int, type(None)))),
+    _deque,
 )
 
 
@@ -210,6 +231,16 @@ def _zone_key(value: Any) -> str:
     return str(value.key)
 
 
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
+
+
+def _zone_of(key: str) -> zoneinfo.ZoneInfo:
+    # A key is part of a path; where the system has no zones, part of a module's name too.
+    if _ZONE.fullmatch(key) is None:
+        raise DecodeError(f"{key[:80]!r} is not the name of a time zone")
+    return zoneinfo.ZoneInfo(key)
+
+
 _add(dt.date, lambda value: value.isoformat(), _one(str, _date))
 _add(dt.time, _take_datetime, partial(_timestamp, dt.time))
 _add(dt.datetime, _take_datetime, partial(_timestamp, dt.datetime))
@@ -219,7 +250,7 @@ _add(
     lambda state: dt.timedelta(*_expect(state, int, int, int)),
 )
 _add(dt.timezone, _take_offset, _offset)
-_add(zoneinfo.ZoneInfo, _zone_key, _one(str, zoneinfo.ZoneInfo))
+_add(zoneinfo.ZoneInfo, _zone_key, _one(str, _zone_of))
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,6 +277,32 @@ _SPARSE: Final = tuple(
     for kind in ("csr", "csc", "bsr", "dia", "coo", "lil", "dok")
     for form in ("array", "matrix")
 )
+_NVFLARE: Final = tuple(
+    f"nvflare.{module}.{name}"
+    for module, names in (
+        ("apis.analytix", ("AnalyticsDataType", "LogWriterName")),
+        ("apis.client", ("Client",)),
+        ("apis.dxo", ("DXO", "DataKind")),
+        ("apis.fl_context", ("FLContext",)),
+        ("apis.fl_snapshot", ("RunSnapshot",)),
+        ("apis.job_def", ("JobMetaKey",)),
+        ("apis.shareable", ("Shareable",)),
+        ("apis.signal", ("Signal",)),
+        ("apis.workspace", ("Workspace",)),
+        ("app_common.abstract.fl_model", ("FLModel", "ParamsType")),
+        ("app_common.abstract.learnable", ("Learnable",)),
+        ("app_common.abstract.model", ("ModelLearnable",)),
+        (
+            "app_common.abstract.statistics_spec",
+            ("Bin", "BinRange", "DataType", "Feature", "Histogram", "HistogramType", "StatisticConfig"),
+        ),
+        ("app_common.widgets.event_recorder", ("_CtxPropReq", "_EventReq", "_EventStats")),
+        ("private.admin_defs", ("Message",)),
+        ("private.fed.server.run_info", ("RunInfo",)),
+        ("private.fed.server.server_state", ("HotState",)),
+    )
+    for name in names
+)
 _LAZY: Final = (
     ("numpy", ("MaskedArray",), "objects.masked"),
     (
@@ -271,6 +328,7 @@ _LAZY: Final = (
         tuple(f"pyarrow.{name}" for name in ("Table", "RecordBatch", "ChunkedArray", "Array")),
         "integrations.arrow_objects",
     ),
+    ("nvflare", _NVFLARE, "integrations.nvflare_objects"),
 )
 """Top packages of classes, the names of their types, and the module with their serializers."""
 

@@ -197,9 +197,10 @@ class TypeRegistry:
     def for_name(self, name: str) -> Serializer | None:
         """The serializer that reads a name."""
         found = self._by_name.get(name)
-        if found is None and name in self._lazy:
-            self._load(name)
-            found = self._by_name.get(name)
+        if found is None:
+            if name in self._lazy:
+                self._load(name)
+            found = self._by_name.get(name)  # also when another thread was faster
         return found
 
     def freeze(self) -> None:
@@ -237,9 +238,9 @@ class TypeRegistry:
         package = cls.__module__.partition(".")[0]
         if package in self._lazy:
             self._load(package)
-            if cls in self._by_class:
-                return self._by_class[cls]
         table = self._found
+        if cls in self._by_class:  # also when another thread was faster
+            return self._by_class[cls]
         found = next(
             (entry for base in cls.__mro__[1:] if (entry := self._by_class.get(base)) and entry.subclasses), None
         )
@@ -260,11 +261,12 @@ class TypeRegistry:
             return
         entries = load()
         with self._lock:
-            self._lazy = {name: entry for name, entry in self._lazy.items() if entry is not load}
             for entry in entries:
                 # What the registry held already is no change of it, so it is allowed when frozen.
                 if entry.cls not in self._by_class:
                     self._add(entry)
+            # Last: who does not find it here any more must find it there.
+            self._lazy = {name: entry for name, entry in self._lazy.items() if entry is not load}
 
 
 _MAX_FOUND: Final = 4096

@@ -15,6 +15,7 @@ import ormsgpack
 __all__ = [
     "IN_TREE",
     "MAX_DEPTH",
+    "NEAR",
     "RECORDS",
     "REFERENCE",
     "SECTION",
@@ -35,6 +36,8 @@ IN_HEADER: Final = 1 << 16
 RECORDS: Final = 64
 """From so many records of one class on, a list is written by column."""
 MAX_DEPTH: Final = 200
+MEMORY_CODES: Final = frozenset("?cbBhHiIlLqQnNefdg")
+"""What the elements of a memoryview may be: the letters of the module ``struct``, and ``g`` of NumPy."""
 MIN_INT: Final = -(1 << 63)
 MAX_INT: Final = (1 << 64) - 1
 
@@ -99,13 +102,10 @@ class Tree(msgspec.Struct, array_like=True, frozen=True):
 TREE_DECODER: Final = msgspec.msgpack.Decoder(Tree)
 
 
-def _reference(index: int) -> Any:
+def reference(index: int) -> Any:
+    """What stands in the tree for a row."""
     return ormsgpack.Ext(REFERENCE, index.to_bytes(max(1, -(-index.bit_length() // 8)), "little"))
 
 
-_NEAR: Final = [_reference(index) for index in range(256)]
-
-
-def reference(index: int) -> Any:
-    """What stands in the tree for a row."""
-    return _NEAR[index] if index < len(_NEAR) else _reference(index)
+NEAR: Final = tuple(reference(index) for index in range(256))
+"""References to the first rows."""

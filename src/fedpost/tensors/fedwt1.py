@@ -69,6 +69,10 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, object] | None
     Raises:
         EncodeError: A dimension has no 32 bits, a type has no bytes, a name no UTF-8, or the metadata is no JSON.
     """
+    return _gathered(tensors, metadata).pieces()
+
+
+def _gathered(tensors: Mapping[str, Array], metadata: Mapping[str, object] | None = None) -> Gathered:
     out = Gathered()
     kinds = dtype_names(tensors)
     text = _metadata(list(tensors), kinds, dict(metadata or {}))
@@ -83,10 +87,11 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, object] | None
         data = array_bytes(array)
         coded = sparse_bytes(data, array.dtype.itemsize)
         if coded is None:
-            out.add(_RECORD.pack(index, _DENSE, data.nbytes), data)
+            out.add(_RECORD.pack(index, _DENSE, data.nbytes))
+            out.add_elements(data, array.dtype)
         else:
             out.add(_RECORD.pack(index, _SPARSE, len(coded)), coded)
-    return out.pieces()
+    return out
 
 
 def from_bytes(
@@ -123,7 +128,8 @@ class Fedwt1:
         Raises:
             EncodeError: As :func:`to_bytes`.
         """
-        return encoded(SECTION, tensors, to_bytes(tensors))
+        out = _gathered(tensors)
+        return encoded(SECTION, tensors, out.pieces(), out.dtypes())
 
     def decode(self, frame: Frame, limits: Limits) -> PlacedTensors:
         """Check the header and every record; arrays that have a segment of their own are not touched.

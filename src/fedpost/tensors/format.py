@@ -87,12 +87,13 @@ class Encoded:
     Attributes:
         sections: Header sections, by name.
         segments: C-contiguous buffers of bytes; they refer to the tensors' own memory where they can.
-        dtypes: The element type of each segment, where segments are elements of one type and nothing else; else empty.
+        dtypes: The element type of each segment that consists of elements of one type, and None for the others; or
+            empty, when there is none.
     """
 
     sections: Mapping[str, object]
     segments: list[memoryview]
-    dtypes: Sequence[np.dtype[Any]] = ()
+    dtypes: Sequence[np.dtype[Any] | None] = ()
 
 
 class TensorSource(Protocol):

@@ -62,7 +62,9 @@ class Npy:
             named = whole if _descr(array.dtype) else whole.view(f"V{array.dtype.itemsize}")
             np.save(out, named, allow_pickle=False)
             segments.append(out.getbuffer())
-        return Encoded({SECTION: _Table(list(tensors), dtypes)}, segments)
+        # An element's size divides NumPy's header of 64 bytes or a multiple, so the whole can be taken for elements.
+        kinds = [array.dtype for array in tensors.values()]
+        return Encoded({SECTION: _Table(list(tensors), dtypes)}, segments, kinds)
 
     def decode(self, frame: Frame, limits: Limits) -> NpyTensors:
         """Check every ``.npy`` header against its segment.

@@ -7,8 +7,10 @@ a model of none has no segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
 
 from fedpost.errors import DecodeError, LimitError, TruncatedError
 from fedpost.frame import Frame, Limits
@@ -36,16 +38,22 @@ class Gathered:
 
     def __init__(self) -> None:
         self._pieces: list[memoryview] = []
+        self._dtypes: list[np.dtype[Any] | None] = []
         self._open = bytearray()
 
     def add(self, *parts: bytes | memoryview) -> None:
         """Append parts."""
         for part in parts:
-            if len(part) >= _ALONE:
-                self.cut()
-                self._pieces.append(memoryview(part))
-            else:
-                self._open += part
+            self.add_elements(part, None)
+
+    def add_elements(self, part: bytes | memoryview, dtype: np.dtype[Any] | None) -> None:
+        """Append a part that consists of elements of one type; None where it does not."""
+        if len(part) >= _ALONE:
+            self.cut()
+            self._pieces.append(memoryview(part))
+            self._dtypes.append(dtype)
+        else:
+            self._open += part
         if len(self._open) >= _TOGETHER:
             self.cut()
 
@@ -53,6 +61,7 @@ class Gathered:
         """Let the next part begin a piece."""
         if self._open:
             self._pieces.append(memoryview(bytes(self._open)))
+            self._dtypes.append(None)
             self._open.clear()
 
     def pieces(self) -> list[memoryview]:
@@ -60,10 +69,17 @@ class Gathered:
         self.cut()
         return self._pieces
 
+    def dtypes(self) -> list[np.dtype[Any] | None]:
+        """The element type of each piece, where it consists of elements of one type."""
+        self.cut()
+        return self._dtypes
 
-def encoded(section: str, tensors: Mapping[str, Array], pieces: list[memoryview]) -> Encoded:
+
+def encoded(
+    section: str, tensors: Mapping[str, Array], pieces: list[memoryview], dtypes: Sequence[np.dtype[Any] | None] = ()
+) -> Encoded:
     """What a format of files gives to a frame."""
-    return Encoded({section: len(tensors)}, pieces if tensors else [])
+    return Encoded({section: len(tensors)}, pieces, dtypes) if tensors else Encoded({section: 0}, [])
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

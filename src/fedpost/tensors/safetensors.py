@@ -59,6 +59,10 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = 
     Raises:
         EncodeError: An element type has no name here, a tensor's name is reserved, or the metadata is not text.
     """
+    return _gathered(tensors, metadata).pieces()
+
+
+def _gathered(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Gathered:
     dtype_names(tensors)
     for name, array in tensors.items():
         if array.dtype not in _NAMES:
@@ -81,8 +85,8 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = 
     out.add(_LENGTH.pack(len(text)) + text)
     out.cut()
     for name in order:
-        out.add(array_bytes(tensors[name]))
-    return out.pieces()
+        out.add_elements(array_bytes(tensors[name]), tensors[name].dtype)
+    return out
 
 
 def from_bytes(
@@ -109,7 +113,8 @@ class Safetensors:
         Raises:
             EncodeError: As :func:`to_bytes`.
         """
-        return encoded(SECTION, tensors, to_bytes(tensors))
+        out = _gathered(tensors)
+        return encoded(SECTION, tensors, out.pieces(), out.dtypes())
 
     def decode(self, frame: Frame, limits: Limits) -> PlacedTensors:
         """Check the header; the tensors' own segments are not touched.

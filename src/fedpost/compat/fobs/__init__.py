@@ -1,0 +1,107 @@
+"""NVFLARE's FOBS under its own names, on fedpost's objects: a program changes one import.
+
+Rules: names, arguments and what comes back are FOBS 2.9's; the bytes are a :class:`~fedpost.frame.Frame`, whose every
+byte has a digest. A type's name on the wire is looked up among what this process has listed, and nothing is imported
+because of it. Errors are what FOBS' users catch and fedpost's own at once.
+"""
+
+from fedpost.compat.fobs.context import FOBSContextKey
+from fedpost.compat.fobs.datum import Datum, DatumManager, DatumRef, DatumType
+from fedpost.compat.fobs.decomposer import (
+    DataClassDecomposer,
+    Decomposer,
+    DictDecomposer,
+    EnumTypeDecomposer,
+    Externalizer,
+    Internalizer,
+)
+from fedpost.compat.fobs.errors import (
+    FobsConfigError,
+    FobsDecodeError,
+    FobsEncodeError,
+    FobsIntegrityError,
+    FobsLimitError,
+    FobsTruncatedError,
+    FobsUnsupportedError,
+)
+from fedpost.compat.fobs.operations import (
+    deserialize,
+    deserialize_stream,
+    dump,
+    dump_to_bytes,
+    dump_to_file,
+    dump_to_stream,
+    dumpf,
+    dumps,
+    load,
+    load_from_bytes,
+    load_from_file,
+    load_from_stream,
+    loadf,
+    loads,
+    serialize,
+    serialize_stream,
+)
+from fedpost.compat.fobs.registration import (
+    add_type_name_whitelist,
+    auto_register_data_classes,
+    auto_register_enum_types,
+    fobs_initialize,
+    get_dot_handler,
+    num_decomposers,
+    register,
+    register_custom_folder,
+    register_data_classes,
+    register_enum_types,
+    register_folder,
+    reset,
+)
+
+__all__ = [
+    "DataClassDecomposer",
+    "Datum",
+    "DatumManager",
+    "DatumRef",
+    "DatumType",
+    "Decomposer",
+    "DictDecomposer",
+    "EnumTypeDecomposer",
+    "Externalizer",
+    "FOBSContextKey",
+    "FobsConfigError",
+    "FobsDecodeError",
+    "FobsEncodeError",
+    "FobsIntegrityError",
+    "FobsLimitError",
+    "FobsTruncatedError",
+    "FobsUnsupportedError",
+    "Internalizer",
+    "add_type_name_whitelist",
+    "auto_register_data_classes",
+    "auto_register_enum_types",
+    "deserialize",
+    "deserialize_stream",
+    "dump",
+    "dump_to_bytes",
+    "dump_to_file",
+    "dump_to_stream",
+    "dumpf",
+    "dumps",
+    "fobs_initialize",
+    "get_dot_handler",
+    "load",
+    "load_from_bytes",
+    "load_from_file",
+    "load_from_stream",
+    "loadf",
+    "loads",
+    "num_decomposers",
+    "register",
+    "register_custom_folder",
+    "register_data_classes",
+    "register_enum_types",
+    "register_folder",
+    "reset",
+    "serialize",
+    "serialize_stream",
+]
