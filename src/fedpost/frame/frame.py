@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar
@@ -59,7 +59,7 @@ class Frame:
     ) -> None:
         self._head = head
         self._header = header
-        self._sections = dict(header.sections)
+        self._sections: dict[str, msgspec.Raw] = dict(header.sections)
         self._stored = stored
         self._chunk_rows: dict[int, list[int]] | None = None
         self._unverified = unverified
@@ -132,7 +132,7 @@ class Frame:
         return write_buffers(fd, self.buffers())
 
     def __bytes__(self) -> bytes:
-        return b"".join(self.buffers())
+        return b"".join(self.buffers()) if self._stored else self._head
 
     def parts(self, max_bytes: int) -> Parts:
         """The frame in parts of at most ``max_bytes`` each, which share its memory; ``docs/spec/parts.md``.
@@ -170,6 +170,8 @@ class Frame:
         minor, head, header = read_header(view, limits)
         sizes = stored_sizes(header, limits)
         end = head.nbytes
+        if not sizes and end == view.nbytes:
+            return cls(bytes(head), header, [], unverified=bytearray(), minor=minor)
         stored: list[Sequence[memoryview]] = []
         for size in sizes:
             start = end + -end % ALIGNMENT
@@ -243,6 +245,14 @@ class Frame:
             DecodeError: No such section, or it is not of that type.
             LimitError: It is longer than ``limit``.
         """
+        return self.decode_section(name, lambda packed: msgspec.msgpack.decode(packed, type=kind), limit=limit)
+
+    def decode_section(self, name: str, decode: Callable[[msgspec.Raw], T], *, limit: int | None = None) -> T:
+        """The same with a decoder's own ``decode``, made once for a section that is read often.
+
+        Raises:
+            DecodeError: As :meth:`section`.
+        """
         try:
             packed = self._sections[name]
         except KeyError:
@@ -250,7 +260,7 @@ class Frame:
         if limit is not None and len(memoryview(packed)) > limit:
             raise LimitError(f"{len(memoryview(packed))} bytes, {limit} allowed", where=f"section {name!r}")
         try:
-            return msgspec.msgpack.decode(packed, type=kind)
+            return decode(packed)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise DecodeError(str(error), where=f"section {name!r}") from error
 
@@ -325,7 +335,10 @@ def _pack_sections(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Ra
         if not isinstance(name, str):
             raise EncodeError(f"the name {name!r} of a header section is not text")
     try:
-        return [(name, msgspec.Raw(_ENCODER.encode(value))) for name, value in sections.items()]
+        return [
+            (name, value if type(value) is msgspec.Raw else msgspec.Raw(_ENCODER.encode(value)))
+            for name, value in sections.items()
+        ]
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"a header section cannot be encoded: {error}") from error
 

@@ -34,7 +34,9 @@ MINOR: Final = 0
 FLAG_SEALED: Final = 1
 
 _PROLOGUE: Final = struct.Struct("<8sBBHIQ16s")
-_DIGESTED_PROLOGUE: Final = 24
+_START: Final = struct.Struct("<8sBBHIQ")
+"""What the header's digest covers of it."""
+_DIGESTED_PROLOGUE: Final = _START.size
 _MIN_CHUNK: Final = 1 << 16
 _MAX_CODINGS: Final = 255
 _MAX_FEATURES: Final = 64
@@ -67,7 +69,7 @@ class Limits:
     max_tensors: int = 1 << 18
     max_chunk: int = 1 << 24
     max_ratio: int = 100_000
-    max_items: int = 1 << 24
+    max_items: int = 1 << 23
     max_integer: int = 1 << 12
 
 
@@ -125,7 +127,7 @@ def _header_digest(prologue: bytes | memoryview, body: bytes | memoryview) -> by
 def pack_header(header: Header) -> bytes:
     """Prologue and header, as they stand at the start of a frame."""
     body = _ENCODER.encode(header)
-    start = _PROLOGUE.pack(MAGIC, MAJOR, MINOR, 0, 0, len(body), bytes(16))[:_DIGESTED_PROLOGUE]
+    start = _START.pack(MAGIC, MAJOR, MINOR, 0, 0, len(body))
     return start + _header_digest(start, body) + body
 
 
@@ -149,9 +151,9 @@ def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Head
         header = _DECODER.decode(view[_PROLOGUE.size : end])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DecodeError(str(error), where="header") from error
-    if unknown := [name for name in header.requires if name not in _FEATURES]:
+    if header.requires and (unknown := [name for name in header.requires if name not in _FEATURES]):
         raise UnsupportedError(f"needs the feature {unknown[0][:80]!r}", where="header", hint="Use a newer fedpost.")
-    if len({name for name, _ in header.sections}) < len(header.sections):
+    if len(header.sections) > 1 and len({name for name, _ in header.sections}) < len(header.sections):
         raise DecodeError("a section comes twice", where="header")
     return minor, view[:end], header
 

@@ -28,7 +28,7 @@ def test_defaults():
         "max_raw": 16 << 30,
         "max_segments": 262_144,
         "max_tensors": 262_144,
-        "max_items": 16 << 20,
+        "max_items": 8 << 20,
         "max_integer": 4096,
         "max_chunk": 16 << 20,
         "max_ratio": 100_000,

@@ -1,0 +1,144 @@
+"""A second reader of objects, written from ``docs/spec/objects.md`` alone: no line of it is shared with fedpost.
+
+What it builds is a description: ``[kind, …]`` in lists, numbers and texts, which JSON can hold. The container is
+read by the frames' second reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from typing import Any
+
+import msgpack
+
+TEXTS = ("bytes", "bytearray", "memoryview", "str", "str")
+KINDS = ("int", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance")
+SHARED = ("blob", "array", "MaskedArray")
+
+
+class Row(int):
+    """A reference."""
+
+
+def read_object(data: bytes, container: Any) -> Any:
+    """The description of the object in a frame."""
+    _, segments, sections = container.read_container(data)
+    tree = sections["object"]
+    leaves = segments
+    if tree is None:
+        tree, leaves = segments[0], segments[1:]
+        tree = msgpack.unpackb(tree, strict_map_key=True, unicode_errors="strict")
+    return Reader(*tree, leaves, container.element_type).read()
+
+
+class Reader:
+    def __init__(self, types: Any, table: Any, root: Any, leaves: list[bytes], element_type: Any) -> None:
+        self.types, self.table, self.root, self.leaves = types, table, root, leaves
+        self.element_type = element_type
+        self.rows: list[Any] = []
+        self.uses: list[int] = []
+        self.depths: list[int] = []
+        self.used: set[int] = set()
+        self.depth = 0
+
+    def read(self) -> Any:
+        for row in self.table:
+            self.depth = 0
+            value = self.row(row)
+            self.rows.append(value)
+            self.uses.append(0)
+            self.depths.append(self.depth + 1)
+            require(self.depth < 200, "rows that nest 200 deep at most")
+        root = self.value(self.root)
+        require(all(self.uses), "a reference to every row")
+        require(self.used == set(range(len(self.leaves))), "a reference to every leaf")
+        return root
+
+    def value(self, item: Any) -> Any:
+        """A value of MessagePack, described."""
+        if isinstance(item, msgpack.ExtType):
+            require(item.code == 1, "references only")
+            index = int.from_bytes(item.data, "little")
+            require(index < len(self.rows), "references to earlier rows")
+            self.uses[index] += 1
+            require(self.rows[index][0] in SHARED or self.uses[index] == 1, "one reference to a single row")
+            self.depth = max(self.depth, self.depths[index])
+            return ["shared", index, self.rows[index]] if self.rows[index][0] in SHARED else self.rows[index]
+        if isinstance(item, list):
+            return ["list", *map(self.value, item)]
+        if isinstance(item, dict):
+            require(all(isinstance(key, str) for key in item), "maps of texts")
+            return ["dict", *([["str", key], self.value(value)] for key, value in item.items())]
+        if isinstance(item, float):
+            return ["float", struct.pack("<d", item).hex()]
+        if isinstance(item, bytes):
+            return ["bytes", item.hex()]
+        return [type(item).__name__, item]
+
+    def items(self, item: Any) -> list[Any]:
+        require(isinstance(item, list), "an array of items")
+        return [self.value(one) for one in item]
+
+    def row(self, row: list[Any]) -> Any:  # noqa: PLR0911 - one line a kind
+        kind, *parts = row
+        name = KINDS[kind]
+        if name == "int":
+            return ["int", int.from_bytes(*parts, "little", signed=True)]
+        if name == "blob":
+            return ["blob", *self.blob(*parts)]
+        if name in ("tuple", "set", "frozenset"):
+            (items,) = parts
+            found = self.items(items)
+            return [name, *(found if name == "tuple" else sorted(found, key=repr))]
+        if name == "dict":
+            keys, values = map(self.items, parts)
+            return ["dict", *map(list, zip(keys, values, strict=True))]
+        if name == "records":
+            number, count, columns = parts
+            columns = [self.items(column) for column in columns]
+            require({len(column) for column in columns} == {count}, "columns of the same length")
+            return ["list", *(self.instance(number, list(state)) for state in zip(*columns, strict=True))]
+        if name == "array":
+            return [name, *self.array(*parts)]
+        if name == "scalar":
+            element, data = parts
+            require(len(data) == self.element_type(element).itemsize, "a scalar of its size")
+            return [name, element, data.hex()]
+        number, state = parts
+        described = self.value(state)
+        return self.instance(number, described[1:] if self.types[number][2] is not None else described)
+
+    def instance(self, number: int, state: Any) -> Any:
+        name, version, fields = self.types[number]
+        if fields is not None:
+            state = list(map(list, zip(fields, state, strict=True)))
+        return [name, version, state]
+
+    def blob(self, text: int, place: Any, *more: Any) -> list[Any]:
+        data = self.place(place)
+        if text in (3, 4):
+            return [TEXTS[text], str(data, "utf-8", "surrogatepass" if text == 4 else "strict")]
+        return [TEXTS[text], shown(data), *more]
+
+    def array(self, element: str, shape: list[int], order: int, place: Any) -> list[Any]:
+        data = self.place(place)
+        require(len(data) == math.prod(shape) * self.element_type(element).itemsize, "an array of its size")
+        return [element, shape, "CF"[order], shown(data)]
+
+    def place(self, place: Any) -> bytes:
+        if isinstance(place, int):
+            self.used.add(place)
+            return self.leaves[place]
+        require(isinstance(place, bytes), "bytes in the frame")
+        return place
+
+
+def shown(data: bytes) -> str:
+    return data.hex() if len(data) <= 64 else f"sha256 {hashlib.sha256(data).hexdigest()}"
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"the object does not have {what}")
