@@ -1,4 +1,8 @@
-"""JAX arrays inside of objects: their elements, on the default device when they come back."""
+"""JAX arrays inside of objects: their elements, on the default device when they come back.
+
+Rules: an element type that this process has switched off is refused, not narrowed. A weak type becomes a type. Arrays
+of random keys are of another class, and refused; ``jax.random.key_data`` gives their elements.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,6 @@ __all__ = ["SERIALIZERS"]
 
 
 def _take(array: Any) -> Any:
-    if jnp.issubdtype(array.dtype, jax.dtypes.extended):
-        raise EncodeError("an array of random keys", hint="Use jax.random.key_data.")
     if not array.is_fully_addressable:
         raise EncodeError("an array that other processes hold parts of", hint="Gather it first.")
     return np.asarray(array)

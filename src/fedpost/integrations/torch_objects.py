@@ -2,12 +2,14 @@
 
 Rules: a tensor is a view of a storage; the storage is written once, so tensors that shared memory share it afterwards,
 such as tied weights. A tensor that uses less than half of its storage is written by itself. What comes back is on the
-CPU, in memory of its own. Sparse and quantized tensors, subclasses, and tensors without values are refused.
+CPU, in memory of its own, without its gradient and attributes, and a leaf of the graph. Sparse and quantized tensors,
+subclasses, and tensors without values are refused.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import Any, Final
 
@@ -23,12 +25,18 @@ except ImportError as error:
 
 __all__ = ["SERIALIZERS"]
 
-_DTYPES: Final[dict[str, torch.dtype]] = {
-    str(kind).removeprefix("torch."): kind
-    for kind in vars(torch).values()
-    if isinstance(kind, torch.dtype) and not str(kind).startswith(("torch.q", "torch.bits"))
+_NAMES: Final[dict[str, torch.dtype]] = {
+    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
 }
+_DTYPES: Final = {
+    name: kind
+    for name, kind in _NAMES.items()
+    if not name.startswith(("q", "bits")) and re.fullmatch("u?int[1-7]", name) is None
+}
+"""Of the elements of a tensor. Those of less than a byte exist by name only: PyTorch cannot copy them."""
 _MAX_RANK: Final = 64
+_MAX_REPEATED: Final = 1 << 30
+"""So many bytes a tensor may seem to have beyond its storage, by strides of zero: who adds to it needs that memory."""
 
 
 def _take_storage(storage: torch.UntypedStorage) -> Any:
@@ -51,11 +59,17 @@ def _take_tensor(tensor: torch.Tensor) -> Any:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
         raise EncodeError("a tensor that is sparse, quantized or without values", hint="Make it dense first.")
     name = str(tensor.dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise EncodeError(f"a tensor of elements {name}")
     plain = tensor.detach().resolve_conj().resolve_neg()
     if plain.device.type != "cpu":
         plain = plain.cpu()
-    if 2 * plain.numel() * plain.element_size() < plain.untyped_storage().nbytes():
-        plain = plain.clone(memory_format=torch.contiguous_format)
+    stored, size = plain.untyped_storage().nbytes(), plain.numel() * plain.element_size()
+    if 2 * size < stored or size > max(stored, _MAX_REPEATED) or plain._is_zerotensor():  # noqa: SLF001 - no other way to know
+        # In parts, as PyTorch warns when it makes a tensor of complex numbers of 32 bits.
+        parts = torch.view_as_real(plain) if plain.is_complex() else plain
+        parts = parts.clone(memory_format=torch.contiguous_format)
+        plain = torch.view_as_complex(parts) if plain.is_complex() else parts
     return [
         plain.untyped_storage(),
         name,
@@ -80,15 +94,16 @@ def _make_tensor(state: Any) -> torch.Tensor:
     if type(offset) is not int or offset < 0 or len(shape) != len(strides) or type(gradient) is not bool:
         raise DecodeError("the offset, the strides or the flag of a tensor are impossible")
     dtype = _DTYPES[name]
+    size = math.prod(shape) * dtype.itemsize
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-    if all(shape) and (last + 1) * dtype.itemsize > storage.nbytes():
+    if (last + 1 if size else offset) * dtype.itemsize > storage.nbytes():
         raise DecodeError("a tensor that reaches beyond its storage")
-    if math.prod(length for length in shape if length) * dtype.itemsize >= 1 << 62:
-        raise DecodeError("a tensor of an impossible shape")
-    if not all(shape):
-        out = torch.empty(shape, dtype=dtype)
-    else:
-        out = torch.empty(0, dtype=dtype).set_(storage, offset, shape, strides)
+    if size > max(storage.nbytes(), _MAX_REPEATED):
+        raise DecodeError(f"a tensor of {size} bytes in a storage of {storage.nbytes()}")
+    octets = torch.empty(0, dtype=torch.uint8).set_(storage)
+    # A view, as PyTorch warns of some types when one of their tensors is made.
+    whole = octets[: storage.nbytes() // dtype.itemsize * dtype.itemsize].view(dtype)
+    out = whole.as_strided(shape, strides, offset)
     return out.requires_grad_() if gradient else out
 
 
@@ -124,7 +139,7 @@ SERIALIZERS: Final = (
         cls=torch.dtype,
         name="torch.dtype",
         take=lambda kind: str(kind).removeprefix("torch."),
-        make=partial(_named, _DTYPES),
+        make=partial(_named, _NAMES),
     ),
     Serializer(cls=torch.device, name="torch.device", take=str, make=_make_device),
 )

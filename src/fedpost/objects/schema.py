@@ -2,7 +2,8 @@
 
 Rules: the schema is that of the annotations by which a reader checks fields, in JSON Schema 2020-12. A registered class
 stands under ``$defs`` by its registered name, with ``x-fedpost-version``. What JSON has no word for, such as arrays,
-has the key ``x-fedpost-type`` and nothing else; so has a type that says nothing of itself.
+has the key ``x-fedpost-type`` and nothing else; so has a type that says nothing of itself. To Python a boolean is a
+whole number, and a text a sequence; to JSON they are not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import collections.abc
 import types
 import typing
+import urllib.parse
 from enum import Enum, Flag
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -69,7 +71,7 @@ def _of(annotation: Any, registry: TypeRegistry, definitions: dict[str, Any]) ->
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [_of(argument, registry, definitions) for argument in arguments]}
     if origin is Literal:
-        return {"enum": list(arguments)}
+        return {"enum": [argument.name if isinstance(argument, Enum) else argument for argument in arguments]}
     if isinstance(annotation, typing.NewType):
         return _of(annotation.__supertype__, registry, definitions)
     if isinstance(annotation, typing.TypeVar):
@@ -86,14 +88,8 @@ def _of_generic(
     if origin is tuple:
         if Ellipsis in arguments:
             return {"type": "array", "items": inner[0], "x-fedpost-type": "tuple"}
-        length = len(inner)
-        return {
-            "type": "array",
-            "prefixItems": inner,
-            "minItems": length,
-            "maxItems": length,
-            "x-fedpost-type": "tuple",
-        }
+        items = {"prefixItems": inner} if inner else {}  # which may not be empty
+        return {"type": "array", **items, "minItems": len(inner), "maxItems": len(inner), "x-fedpost-type": "tuple"}
     if origin is list:
         return {"type": "array", "items": inner[0]}
     if issubclass(origin, collections.abc.Mapping) and len(inner) > 1:
@@ -114,7 +110,12 @@ def _of_class(cls: type, registry: TypeRegistry, definitions: dict[str, Any]) ->
             **_of_serializer(serializer, registry, definitions),
             "x-fedpost-version": serializer.version,
         }
-    return {"$ref": f"#/$defs/{name}"}
+    return {"$ref": _pointer(name)}
+
+
+def _pointer(name: str) -> str:
+    """Where a definition stands: a JSON pointer (RFC 6901) as the fragment of an address."""
+    return "#/$defs/" + urllib.parse.quote(name.replace("~", "~0").replace("/", "~1"))
 
 
 def _of_serializer(serializer: Serializer, registry: TypeRegistry, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _of_serializer(serializer: Serializer, registry: TypeRegistry, definitions: 
     if hasattr(cls, "model_json_schema"):
         return {
             "title": serializer.name,
-            **cls.model_json_schema(ref_template="#/$defs/" + serializer.name + "/$defs/{model}"),
+            **cls.model_json_schema(ref_template=_pointer(serializer.name) + "/$defs/{model}"),
         }
     if serializer.fields is None:
         return {"title": serializer.name, "x-fedpost-type": serializer.name}

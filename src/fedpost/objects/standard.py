@@ -131,8 +131,19 @@ def _deque(state: Any) -> Any:
     return collections.deque(items, most)
 
 
+def _take_ordered(mapping: Any) -> Any:
+    # PyTorch keeps the versions of modules as an attribute of a state_dict.
+    return [*_pairs(mapping), vars(mapping) or None]
+
+
 def _ordered(state: Any) -> Any:
-    return collections.OrderedDict(dict_of(*_expect(state, list, list)))
+    keys, values, attributes = _expect(state, list, list, (dict, type(None)))
+    out: Any = collections.OrderedDict(dict_of(keys, values))
+    if attributes is not None:
+        if any(name.startswith("__") for name in attributes):
+            raise DecodeError("an attribute of an OrderedDict that is not its own")
+        vars(out).update(attributes)
+    return out
 
 
 def _counter(state: Any) -> Any:
@@ -162,7 +173,7 @@ def _default(state: Any) -> Any:
     return collections.defaultdict(None if name is None else _FACTORIES[name], dict_of(keys, values))
 
 
-_add(collections.OrderedDict, _pairs, _ordered)
+_add(collections.OrderedDict, _take_ordered, _ordered)
 _add(collections.Counter, _pairs, _counter)
 _add(collections.defaultdict, _take_default, _default)
 _add(
@@ -314,13 +325,7 @@ _LAZY: Final = (
     ("scipy", _SPARSE, "integrations.scipy_objects"),
     (
         "pandas",
-        tuple(
-            f"pandas.{name}"
-            for name in (
-                *("DataFrame", "Series", "Timestamp", "Timedelta", "Index", "RangeIndex", "MultiIndex"),
-                *("DatetimeIndex", "CategoricalIndex", "TimedeltaIndex"),
-            )
-        ),
+        tuple(f"pandas.{name}" for name in (*("DataFrame", "Series", "Timestamp", "Timedelta", "Index"),)),
         "integrations.pandas_objects",
     ),
     (

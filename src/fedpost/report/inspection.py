@@ -1,4 +1,7 @@
-"""What a frame holds, told from its header alone: for ``fedpost inspect``."""
+"""What a frame holds: for ``fedpost inspect``.
+
+Rules: it is told from the header alone; only the tree of a large object stands in a segment, whose digest is checked.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import msgspec
 
 from fedpost.errors import RemoteError
 from fedpost.frame import Frame, Limits
+from fedpost.objects.outline import Node, outline, type_names
+from fedpost.objects.wire import SECTION
 from fedpost.pipeline import METADATA, decode_tensors, tensor_sizes
 
 __all__ = ["FrameDescription", "TensorDescription", "describe"]
@@ -47,6 +52,8 @@ class FrameDescription(msgspec.Struct, frozen=True):
         tensors: The tensors, in order.
         metadata: What the writer said of them.
         message: Envelope and body, when the frame is a message.
+        object: The tree of the object, when the frame holds one.
+        types: The registered types that the object uses, with their versions.
         verified: True after every digest was checked, None when that was not asked for.
     """
 
@@ -61,11 +68,19 @@ class FrameDescription(msgspec.Struct, frozen=True):
     tensors: list[TensorDescription]
     metadata: dict[str, Any]
     message: dict[str, Any] | None
+    object: Node | None
+    types: list[str]
     verified: bool | None
 
 
-def describe(path: Path, *, verify: bool, limits: Limits) -> FrameDescription:
+def describe(path: Path, *, verify: bool, limits: Limits, depth: int | None = None) -> FrameDescription:
     """Read a frame's header, and with ``verify`` check every digest.
+
+    Args:
+        path: The file.
+        verify: Whether to check every digest.
+        limits: The budget.
+        depth: How many levels of an object to tell; None for all, to a limit.
 
     Raises:
         DecodeError: The file is no frame, or it is damaged; it says where.
@@ -73,14 +88,16 @@ def describe(path: Path, *, verify: bool, limits: Limits) -> FrameDescription:
     """
     try:
         frame = Frame.open(path, limits=limits, verify="eager" if verify else "never")
-        return _describe(path, frame, limits, verify=verify)
+        if SECTION in frame.section_names and not verify:
+            frame = Frame.open(path, limits=limits, verify="lazy")  # the tree may stand in a segment
+        return _describe(path, frame, limits, verify=verify, depth=depth)
     except RemoteError as error:
         inside = error.where if error.where != str(path) else None
         where = f"{path}: {inside}" if inside else str(path)
         raise type(error)(error.what, where=where, hint=error.hint) from error
 
 
-def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool) -> FrameDescription:
+def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool, depth: int | None) -> FrameDescription:
     sections = frame.section_names
     tensors: list[TensorDescription] = []
     if "pipeline" in sections:
@@ -104,5 +121,7 @@ def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool) -> Fram
         tensors=tensors,
         metadata=frame.section(METADATA, dict[str, Any], limit=limits.max_section) if METADATA in sections else {},
         message=message,
+        object=outline(frame, depth=depth, limits=limits) if SECTION in sections else None,
+        types=type_names(frame, limits=limits) if SECTION in sections else [],
         verified=True if verify else None,
     )
