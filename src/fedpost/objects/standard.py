@@ -133,16 +133,17 @@ def _deque(state: Any) -> Any:
 
 def _take_ordered(mapping: Any) -> Any:
     # PyTorch keeps the versions of modules as an attribute of a state_dict.
-    return [*_pairs(mapping), vars(mapping) or None]
+    return [*_pairs(mapping), vars(mapping)] if vars(mapping) else _pairs(mapping)
 
 
 def _ordered(state: Any) -> Any:
-    keys, values, attributes = _expect(state, list, list, (dict, type(None)))
+    extra = type(state) is list and len(state) > 2  # noqa: PLR2004 - keys and values
+    keys, values, *attributes = _expect(state, list, list, *([dict] if extra else []))
     out: Any = collections.OrderedDict(dict_of(keys, values))
-    if attributes is not None:
-        if any(name.startswith("__") for name in attributes):
+    for own in attributes:
+        if any(name.startswith("__") for name in own):
             raise DecodeError("an attribute of an OrderedDict that is not its own")
-        vars(out).update(attributes)
+        vars(out).update(own)
     return out
 
 

@@ -184,3 +184,10 @@ def test_memory_of_another_library():
     found = back(torch.from_numpy(array))
     found[0] = 9
     assert array[0] == 0
+
+
+def test_a_state_dict_keeps_its_versions():
+    sent = torch.nn.BatchNorm1d(3).state_dict()
+    received = fedpost.loads(fedpost.dumps(sent))
+    assert received._metadata == sent._metadata
+    assert sent._metadata[""]["version"] == received._metadata[""]["version"] == 2
