@@ -55,6 +55,7 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 
 # NVFLARE pins old versions of what it needs; its object serializer runs without them.
 $(VENV)/.nvflare: constraints.txt | $(VENV)/.test
+	$(INSTALL) cryptography
 	$(INSTALL) --no-deps nvflare
 	@touch $@
 
