@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,14 +94,23 @@ def test_memory_does_not_grow_with_the_model(large, tmp_path, name, options):
     assert subprocess.run(["cmp", large, back], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def unnamed_files(pid, folder):
+    """What a process has open in a folder and has no name there."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.readlink())
+    return [path for path in found if path.parent == folder and path.name.startswith("#")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["INT", "TERM", "KILL"])
 def test_a_conversion_that_is_stopped_leaves_nothing(large, workspace, until, number):
     (workspace.folder / "out.fedwt").write_bytes(b"precious")
     before = sorted(path.name for path in workspace.folder.iterdir())
     command = workspace.start("convert", str(large), "out.fedwt", "--compression", "zstd(19)", "--force")
-    until(lambda: list(workspace.folder.glob(".out.fedwt.*")), "the unfinished file")
+    until(lambda: unnamed_files(command.process.pid, workspace.folder), "the unfinished file")
     command.interrupt(number)
-    assert command.wait() == 130
+    assert command.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert (command.out, command.err) == ("", "")
     left = [path.name for path in workspace.folder.iterdir() if not path.name.startswith(".command-")]
     assert sorted(left) == before

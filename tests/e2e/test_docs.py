@@ -73,6 +73,33 @@ def test_every_key_is_documented() -> None:
     assert not missing
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    def pages(node: object) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        return [page for inner in (node.values() if isinstance(node, dict) else node) for page in pages(inner)]
+
+    listed = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+def test_the_commands_of_convert_can_be_typed_from_top_to_bottom(tmp_path: Path) -> None:
+    import numpy as np
+
+    import fedpost
+
+    found = BLOCK.findall((ROOT / "docs/howto/convert.md").read_text())
+    commands = "\n".join(text for language, text in found if language == "sh")
+    assert len(commands.splitlines()) > 8
+    script = f'set -e\nfedpost() {{ {sys.executable} -m fedpost "$@"; }}\n{commands}'
+    fedpost.save_tensors(tmp_path / "model.fedwt", {"w": np.ones((3, 4), np.float32), "b": np.zeros(3)})
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (python,) = (text for language, text in found if language == "python")
+    done = subprocess.run([sys.executable, "-c", python], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_tutorial(tmp_path: Path) -> None:
     found = BLOCK.findall((ROOT / "docs/tutorial.md").read_text())
     python = [text for language, text in found if language == "python"]

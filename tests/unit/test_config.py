@@ -297,6 +297,22 @@ def test_a_wrong_override_does_not_blame_a_line_of_the_file(write):
 # ── transport ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("codec", ["uq(2)", "eden(1)", "topk(0.01)", "stc(0.04)", "int8", "int4", "sign", "delta"])
+def test_codecs_of_changes_are_for_results_alone(write, codec):
+    pipelines = load_config(write(GOOD + f"update: {{FitRes: {codec}, FitIns: cast(bfloat16)}}\n")).pipelines()
+    assert str(pipelines["FitRes"]) == f"{codec} | fedwt | none"
+    for settings in (f"update: {codec}", f"update: {{default: {codec}}}", f"update: {{EvaluateIns: {codec}}}"):
+        error = wrong(write(GOOD + settings + "\n"))
+        assert "which only a site's result can do" in error.what
+        assert error.hint == f"Write update: {{FitRes: {codec}}}."
+
+
+@pytest.mark.parametrize("codec", ["uq(0)", "uq", "uq(x)", "eden(5)", "topk(2)", "stc(0)", "int8(3)"])
+def test_arguments_of_codecs_are_checked_when_the_file_is_read(write, codec):
+    error = wrong(write(GOOD + f"update: {{FitRes: {codec}}}\n"))
+    assert error.where.endswith("run.yaml:6")
+
+
 def test_a_file_transport_is_relative_to_the_file_and_absolute_urls_stay(write, tmp_path):
     path = write()
     assert transport_url(load_config(path), path) == (tmp_path / "mailbox").as_uri()

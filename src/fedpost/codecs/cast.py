@@ -66,7 +66,8 @@ class Cast:
         widened: dict[str, str] = {}
         for name, array in tensors.items():
             name_of(name, array)
-            if array.dtype not in _WIDER or array.dtype.itemsize <= target.itemsize:
+            # In whatever order their bytes are: what comes back is of the same type.
+            if array.dtype.newbyteorder("=") not in _WIDER or array.dtype.itemsize <= target.itemsize:
                 out[name] = array
                 continue
             with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN raises "invalid"
@@ -95,7 +96,7 @@ class Cast:
         dtypes: dict[str, np.dtype[Any]] = {}
         for name, wide in widen.items():
             dtypes[name] = dtype_from_name(wide) if isinstance(wide, str) else np.dtype(np.void)
-            if dtypes[name] not in _WIDER:
+            if dtypes[name].newbyteorder("=") not in _WIDER:
                 raise UnsupportedError(f"cannot widen to {wide!r}", where=f"tensor {name!r}")
         return _Widened(source, dtypes)
 

@@ -24,12 +24,13 @@ from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.format import check_range, name_of
 
-__all__ = ["Lossy"]
+__all__ = ["Lossy", "number_text"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
 _MATRIX: Final = 2
 _AHEAD: Final = 1 << 19
 """Elements that are decoded at a time when a tensor is read by range."""
+_CHUNK: Final = 1 << 16
 
 
 class Lossy(ABC):
@@ -79,22 +80,22 @@ class Lossy(ABC):
             DecodeError: The bytes are not of a tensor of this shape.
         """
 
+    @abstractmethod
     def unpack_range(
         self, data: memoryview, notes: Mapping[str, Any], number: int, shape: tuple[int, ...], start: int, stop: int
     ) -> Floats:
-        """Elements of the change, flattened in C order.
+        """Elements of the change, flattened in C order, the same bits as :meth:`unpack` gives.
 
         Raises:
-            DecodeError: As :meth:`unpack`.
+            DecodeError: As :meth:`unpack`, as far as the bytes were read.
         """
-        out = np.empty(shape, np.float32)
-        self.unpack(data, notes, number, out)
-        return out.reshape(-1)[start:stop]
 
     def encode(
         self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
     ) -> Encoding:
         """Code what changed since the base.
+
+        A residual of another shape than its tensor's is of a model that is no more, and counts for nothing.
 
         Raises:
             ConfigError: There is no base.
@@ -117,11 +118,26 @@ class Lossy(ABC):
             change = changes[name]
             try:
                 packed = self.pack(change, notes, number, lost=change if self.keeps_account else None)
+                if self.keeps_account and tensors[name].itemsize < change.itemsize:
+                    self._round(packed, notes, number, base.tensors.read(name, 0, change.size), change)
             except EncodeError as error:
                 raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
             out[name] = np.frombuffer(packed, np.uint8)
         whole = [name for name in tensors if name not in changes]
         return Encoding(out, {"base": base.digest, "whole": whole, **notes}, changes if self.keeps_account else {})
+
+    def _round(self, packed: bytes, notes: Notes, number: int, old: Array, lost: Floats) -> None:
+        """Book what the receiver loses as well, who rounds the sum to a narrow type: it may be the whole change."""
+        decoded = np.empty(lost.shape, np.float32)
+        self.unpack(memoryview(packed), notes, number, decoded)
+        flat, loss = decoded.reshape(-1), lost.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            before, change = old[start : start + _CHUNK], flat[start : start + _CHUNK]
+            received = _sum(before, change)
+            if not np.isfinite(received).all():
+                raise EncodeError(f"a value is too large for {received.dtype} once it is coded")
+            change -= np.subtract(received, before, dtype=np.float32)
+            loss[start : start + _CHUNK] += change
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """Add the changes to the base, tensor by tensor or range by range.
@@ -165,9 +181,7 @@ def _change(name: str, array: Array, base: TensorSource, residual: Array | None)
             np.subtract(array, old, out=out, casting="same_kind")
         else:
             np.subtract(array, old, out=out, dtype=np.float32)
-        if residual is not None:
-            if residual.shape != array.shape or residual.dtype != np.float32:
-                raise EncodeError("the residual is of another tensor", where=f"tensor {name!r}")
+        if residual is not None and residual.shape == array.shape:  # else of a model that is no more
             out += residual
     return out
 
@@ -221,13 +235,22 @@ class _Added:
                 values = self._codec.unpack_range(packed, self._notes, number, spec.shape, first, last)
             except DecodeError as error:
                 raise type(error)(error.what, where=f"tensor {spec.name!r}", hint=error.hint) from error
-            self._ahead = (spec.name, first, values)
+            # What was read to its end is not kept: there may be many sources.
+            self._ahead = (spec.name, first, values) if stop < last else ("", 0, values[:0].copy())
+        elif stop == first + values.size:
+            self._ahead = ("", 0, values[:0].copy())
         return values[start - first : stop - first]
+
+
+def number_text(number: float) -> str:
+    """A codec's argument as short as it can be written without becoming another number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _sum(base: Array, change: Floats) -> Array:
     """One addition an element, rounded to the base's type."""
     wide = np.float64 if base.dtype == np.float64 else np.float32
     with np.errstate(over="ignore"):
-        total: Array = np.add(base.astype(wide), change)
+        total: Array = np.add(base, change, dtype=wide)
         return total.astype(base.dtype, copy=False)

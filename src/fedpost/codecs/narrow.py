@@ -9,13 +9,21 @@ The bytes are those of :mod:`fedpost.codecs.kernels.blocks`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fedpost.codecs.codec import CODECS, Notes
 from fedpost.codecs.eden import seed_of
-from fedpost.codecs.kernels.blocks import decode_blocks, decode_signs, encode_blocks, encode_signs
+from fedpost.codecs.kernels.blocks import (
+    decode_blocks,
+    decode_blocks_range,
+    decode_signs,
+    decode_signs_range,
+    encode_blocks,
+    encode_signs,
+)
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.codecs.kernels.streams import MAX_SEED
 from fedpost.codecs.lossy import Lossy
@@ -48,6 +56,18 @@ class _Blocks(Lossy):
     def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
         """Integers times scales."""
         decode_blocks(data, out)
+
+    def unpack_range(
+        self,
+        data: memoryview,
+        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
+        number: int,  # noqa: ARG002 - the contract
+        shape: tuple[int, ...],
+        start: int,
+        stop: int,
+    ) -> Floats:
+        """The blocks that hold a range."""
+        return decode_blocks_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return f"int{self.bits}"
@@ -85,6 +105,18 @@ class Sign(Lossy):
     def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
         """Plus or minus the mean."""
         decode_signs(data, out)
+
+    def unpack_range(
+        self,
+        data: memoryview,
+        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
+        number: int,  # noqa: ARG002 - the contract
+        shape: tuple[int, ...],
+        start: int,
+        stop: int,
+    ) -> Floats:
+        """The signs of a range."""
+        return decode_signs_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return "sign"

@@ -15,8 +15,15 @@ from typing import Any
 
 from fedpost.codecs.codec import CODECS, Notes
 from fedpost.codecs.kernels.flat import Floats
-from fedpost.codecs.kernels.sparsify import decode_stc, decode_top, encode_stc, encode_top
-from fedpost.codecs.lossy import Lossy
+from fedpost.codecs.kernels.sparsify import (
+    decode_stc,
+    decode_stc_range,
+    decode_top,
+    decode_top_range,
+    encode_stc,
+    encode_top,
+)
+from fedpost.codecs.lossy import Lossy, number_text
 from fedpost.errors import ConfigError
 
 __all__ = ["Stc", "TopK"]
@@ -61,8 +68,20 @@ class TopK(_Share):
         """The greatest, and zeros."""
         decode_top(data, out)
 
+    def unpack_range(
+        self,
+        data: memoryview,
+        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
+        number: int,  # noqa: ARG002 - the contract
+        shape: tuple[int, ...],
+        start: int,
+        stop: int,
+    ) -> Floats:
+        """The greatest in a range, and zeros."""
+        return decode_top_range(data, math.prod(shape), start, stop)
+
     def __str__(self) -> str:
-        return f"topk({self.share:g})"
+        return f"topk({number_text(self.share)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +96,20 @@ class Stc(_Share):
         """Plus or minus the mean, and zeros."""
         decode_stc(data, out)
 
+    def unpack_range(
+        self,
+        data: memoryview,
+        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
+        number: int,  # noqa: ARG002 - the contract
+        shape: tuple[int, ...],
+        start: int,
+        stop: int,
+    ) -> Floats:
+        """Plus or minus the mean in a range, and zeros."""
+        return decode_stc_range(data, math.prod(shape), start, stop)
+
     def __str__(self) -> str:
-        return f"stc({self.share:g})"
+        return f"stc({number_text(self.share)})"
 
 
 CODECS.register("topk", TopK)

@@ -2,7 +2,8 @@
 
 Law: one step for all matrices of the update, ``a`` times the root mean square of their changes; what is nearer to zero
 than 0.67 of it is zero, everything else is off by at most 0.67 of it. Vectors (biases, statistics of normalization)
-have a step of their own, ``a / 8`` times their root mean square. What is lost goes into the next update.
+have a step of their own, ``a / 8`` times their root mean square. No step is above the greatest change, or changes that
+are all alike would never be sent. What is lost goes into the next update.
 
 The bytes are those of :mod:`fedpost.codecs.kernels.uniform`. Notes: ``steps``, that of the matrices and that of the
 vectors, float32; 0 where nothing changed, and then nothing is sent. The method follows NNCodec (ISO/IEC 15938-17) and
@@ -21,7 +22,7 @@ import numpy as np
 from fedpost.codecs.codec import CODECS, Notes
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.codecs.kernels.uniform import decode_range, decode_tensor, encode_tensor
-from fedpost.codecs.lossy import Lossy
+from fedpost.codecs.lossy import Lossy, number_text
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 
 __all__ = ["Uq"]
@@ -30,6 +31,7 @@ _FINER: Final = 8
 _MATRIX: Final = 2
 _LEAST, _MOST = 0.01, 16.0
 _BLOCK_BITS: Final = 19
+_GREATEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class Uq(Lossy):
 
     def prepare(self, changes: Mapping[str, Floats]) -> Notes:
         """The steps of this update."""
-        squares, counts = [0.0, 0.0], [0, 0]
+        squares, counts, greatest = [0.0, 0.0], [0, 0], [0.0, 0.0]
         for name, change in changes.items():
             vector = change.ndim < _MATRIX
-            square = _sum_of_squares(change)
+            square, most = _sum_of_squares(change)
             if not math.isfinite(square):
                 raise EncodeError(
                     "it has a NaN or an infinity",
@@ -67,9 +69,12 @@ class Uq(Lossy):
                 )
             squares[vector] += square
             counts[vector] += change.size
+            greatest[vector] = max(greatest[vector], most)
         steps = []
-        for square, count, scale in zip(squares, counts, (self.scale, self.scale / _FINER), strict=True):
-            steps.append(float(np.float32(scale * math.sqrt(square / count))) if count else 0.0)
+        scales = (self.scale, self.scale / _FINER)
+        for square, count, most, scale in zip(squares, counts, greatest, scales, strict=True):
+            step = scale * math.sqrt(square / count) if count else 0.0
+            steps.append(float(np.float32(min(step, most))))
         return {"steps": steps}
 
     def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
@@ -85,7 +90,7 @@ class Uq(Lossy):
         if (
             not isinstance(steps, list | tuple)
             or [type(step) for step in steps] != [float, float]
-            or not all(0 <= step < math.inf and float(np.float32(step)) == step for step in steps)
+            or not all(0 <= step <= _GREATEST and float(np.float32(step)) == step for step in steps)
         ):
             raise DecodeError("its steps are impossible", where=f"update codec {self}")
 
@@ -111,7 +116,7 @@ class Uq(Lossy):
         return out.reshape(-1)[start:stop]
 
     def __str__(self) -> str:
-        return f"uq({self.scale:g})"
+        return f"uq({number_text(self.scale)})"
 
 
 def _step(notes: Mapping[str, Any], rank: int) -> float:
@@ -119,14 +124,15 @@ def _step(notes: Mapping[str, Any], rank: int) -> float:
     return step
 
 
-def _sum_of_squares(change: Floats) -> float:
-    """In float64, without a copy of the whole."""
+def _sum_of_squares(change: Floats) -> tuple[float, float]:
+    """It and the greatest magnitude, in float64, without a copy of the whole."""
     flat = change.reshape(-1)
-    total = 0.0
+    total = greatest = 0.0
     for start in range(0, flat.size, 1 << 16):
         piece = flat[start : start + (1 << 16)].astype(np.float64)
         total += float(np.dot(piece, piece))
-    return total
+        greatest = max(greatest, float(np.abs(piece, out=piece).max()))
+    return total, greatest
 
 
 CODECS.register("uq", Uq)

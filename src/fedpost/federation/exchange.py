@@ -180,8 +180,8 @@ class Exchange:
         self._expected_specs = instructions[0][1].parameters.specs if instructions else ()
         self._initializing = initialize
         deadline = time.monotonic() + self._timeout
-        sites = frozenset(client.cid for client, _ in instructions)
-        self._round = Round(number, attempt, minimum, deadline, sites)
+        sessions = {client.cid: self._peers[client.cid].session_id for client, _ in instructions}
+        self._round = Round(number, attempt, minimum, deadline, frozenset(sessions))
         for client, ins in instructions:
             config = plain_metrics(ins.config, "setting")
             command: Body
@@ -217,8 +217,10 @@ class Exchange:
         self._outbox.forget()
         asked = Asked(finished, [(ClientProxy(site), self._answers[site]) for site in sorted(finished.accepted)])
         for client, answer in asked.results:
-            if asked.enough and isinstance(answer, FitRes):
-                self._peers[client.cid].counted = (number, attempt)
+            peer = self._peers[client.cid]
+            # One that was started again since has answered nothing, whatever its former life did.
+            if asked.enough and isinstance(answer, FitRes) and peer.session_id == sessions[peer.name]:
+                peer.counted = (number, attempt)
         return asked
 
     def end(self, end: Body, farewell: Body, parameters: Parameters) -> None:
@@ -309,6 +311,8 @@ class Exchange:
             self._refuse_registration(name, body, error.what)
             raise
         self._outbox.send(peer, RegistrationReply(session=body.session, agreement=peer.agreement))
+        if known is not None and known.session_id == body.session:
+            peer.counted = known.counted  # it has kept its account
         self._drop(name, ProtocolError("the site was started again"))
         self._peers[name] = peer
         self._dead.pop(name, None)

@@ -70,6 +70,7 @@ class _Site:
     run: str = ""
     client: Client | None = None
     account: Account = field(default_factory=Account)
+    trained: tuple[int, int] = (0, 0)
     register_at: float = 0.0
     register_pause: float = _REGISTER_AGAIN
 
@@ -196,11 +197,19 @@ class SiteHost:
             reply.agreement.pipeline(payload)
         if site.session.state is SessionState.REGISTERING:
             site.session = site.session.step(MessageType.REGISTRATION_REPLY)
+        if message.envelope.run != site.run:  # another run's rounds are numbered as this one's
+            site.account, site.trained = Account(), (0, 0)
         site.agreement = reply.agreement
         site.run = message.envelope.run
 
     def _on_train(self, site: _Site, message: Message) -> None:
         command = _body(message, TrainingCommand)
+        place = (message.envelope.round, message.envelope.attempt)
+        if place < site.trained:
+            # Nobody waits for its answer, and what it says was acknowledged is out of date.
+            _log.info("%s: dropped a %s that later ones overtook", site.name, message.envelope.type)
+            return
+        site.trained = place
         self._work(site, message, lambda watch: self._train(site, message, command, watch))
 
     def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from fedpost.codecs import Base
@@ -22,6 +23,15 @@ Sizes = Mapping[str, tuple[int, int]]
 """Raw and stored bytes of each tensor of a message."""
 
 
+@dataclass(slots=True)
+class _Encoded:
+    """Tensors as they are sent, and as those who get them decode them, once that is asked for."""
+
+    frame: Frame
+    sizes: Sizes
+    base: Base | None = None
+
+
 class Outbox:
     """Messages from the server to its sites.
 
@@ -38,9 +48,8 @@ class Outbox:
         self._lifetime: Final = lifetime
         self._telemetry: Final = telemetry
         self._parameters: Parameters | None = None
-        self._encoded: dict[str, tuple[Frame, Sizes]] = {}
-        self._sent: dict[str, str] = {}
-        self._bases: dict[str, Base] = {}
+        self._encoded: dict[str, _Encoded] = {}
+        self._sent: dict[str, _Encoded] = {}
 
     def send(
         self, peer: Peer, body: Body, parameters: Parameters | None = None, *, number: int = 0, attempt: int = 0
@@ -84,29 +93,30 @@ class Outbox:
         """
         if peer.name not in self._sent:
             raise ProtocolError(f"{peer.name} was sent nothing that an update could be relative to")
-        key = self._sent[peer.name]
-        if key not in self._bases:
-            self._bases[key] = Base.of(decode_tensors(self._encoded[key][0]).arrays())
-        return self._bases[key]
+        sent = self._sent[peer.name]
+        if sent.base is None:
+            sent.base = Base.of(decode_tensors(sent.frame).arrays())
+        return sent.base
 
     def forget(self) -> None:
         """Let go of the tensors that were encoded last."""
-        self._parameters, self._encoded, self._sent, self._bases = None, {}, {}, {}
+        self._parameters, self._encoded, self._sent = None, {}, {}
 
     def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
         if peer.agreement is None:
             raise ProtocolError(f"nothing was agreed with {peer.name}")
         pipeline = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
         if self._parameters is not parameters:
-            self.forget()
-            self._parameters = parameters
+            self._parameters, self._encoded = parameters, {}
         key = f"{pipeline} {pipeline.checksum}"
         if key not in self._encoded:
             with self._telemetry.labelled(round=number).span("encode"):
                 frame = pipeline.encode(parameters.arrays())
-            self._encoded[key] = (frame, tensor_sizes(frame))
-        self._sent[peer.name] = key
-        return self._encoded[key]
+            self._encoded[key] = _Encoded(frame, tensor_sizes(frame))
+        encoded = self._encoded[key]
+        if kind is MessageType.TRAINING_COMMAND and peer.agreement.pipeline("FitRes").update.needs_base:
+            self._sent[peer.name] = encoded
+        return encoded.frame, encoded.sizes
 
 
 def record_bytes(

@@ -6,8 +6,6 @@ bounded by one part and a byte for each; everything is budgeted before a file is
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import threading
@@ -19,7 +17,6 @@ from typing import Final, Protocol, Self
 import blake3
 
 from fedpost.errors import (
-    ConfigError,
     DecodeError,
     IntegrityError,
     LimitError,
@@ -28,12 +25,14 @@ from fedpost.errors import (
     TruncatedError,
 )
 from fedpost.frame.frame import Frame, Verify
+from fedpost.frame.hold import Hold
 from fedpost.frame.parts import DEFAULT_PART_LIMITS, DIGEST_SIZE, Part, PartLimits, PartPlan
 from fedpost.frame.spool import Spool, disk_errors
 
 __all__ = ["PartAssembler", "Sink", "Transfer"]
 
-_OURS: Final = re.compile(r"\.?([0-9a-f]{32}-[0-9a-f]{32})\.(frame|journal)(?:\.[0-9a-f]{8})?")
+_OURS: Final = re.compile(r"([0-9a-f]{32}-[0-9a-f]{32})\.(frame|journal)")
+_HALF_MADE: Final = re.compile(r"\.[0-9a-f]{32}-[0-9a-f]{1,32}(?:\.journal)?\.[0-9a-f]{8}")
 _SENDER: Final = slice(32)  # of a key
 
 
@@ -224,7 +223,7 @@ class PartAssembler:
     """Puts frames together from parts that come in any order, in a folder of its own.
 
     Nothing is touched before the first call. A folder has one assembler at a time, for any number of
-    threads; other processes are refused.
+    threads; a second one is refused, in this process and in others, until the first one is closed or gone.
 
     Args:
         folder: Made when needed, for this user only. Nobody else may write in it.
@@ -236,7 +235,7 @@ class PartAssembler:
         self._limits = limits
         self._lock = threading.Lock()
         self._transfers: dict[str, Transfer] = {}
-        self._held: int | None = None
+        self._held: Hold | None = None
 
     def add(self, part: Part, *, sender: str = "") -> Transfer:
         """Take a part of a new frame or of one on its way. A part that is there already changes nothing.
@@ -278,10 +277,10 @@ class PartAssembler:
         return len(old)
 
     def close(self) -> None:
-        """Let another process use the folder. What is there can be resumed; the transfers at hand are not for use."""
+        """Let another assembler use the folder. What is there can be resumed; the transfers at hand are not for use."""
         with self._lock:
             if self._held is not None:
-                os.close(self._held)
+                self._held.release()
             self._held = None
             self._transfers.clear()
 
@@ -321,28 +320,32 @@ class PartAssembler:
     def _all(self) -> dict[str, Transfer]:
         """The transfers by key, found on the disk at first use."""
         with self._lock:
+            if self._held is not None and not self._held.ours:
+                self._held = None
+                self._transfers.clear()
             if self._held is None:
                 with disk_errors(self._folder):
                     self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    held = _hold(self._folder / "lock")
+                    held = Hold(self._folder / "lock")
                     try:
                         self._scan()
                     except BaseException:
-                        os.close(held)
+                        held.release()
                         raise
                 self._held = held
             return self._transfers
 
     def _scan(self) -> None:
         """Take up what was left; sweep up what a sudden end left half made. Files of other names are not touched."""
-        files = {entry.name: match for entry in os.scandir(self._folder) if (match := _OURS.fullmatch(entry.name))}
+        found = [entry.name for entry in os.scandir(self._folder)]
+        files = {name: match for name in found if (match := _OURS.fullmatch(name))}
         for name, match in files.items():
             if name == f"{match[1]}.journal" and f"{match[1]}.frame" in files:
                 spool = Spool.resume(self._folder / match[1], self._limits)
                 if spool is not None:
                     self._transfers[match[1]] = Transfer(spool, self._limits, self._forget, fresh=False)
-        for name, match in files.items():
-            if name not in (f"{match[1]}.journal", f"{match[1]}.frame") or match[1] not in self._transfers:
+        for name in found:
+            if _HALF_MADE.fullmatch(name) or (name in files and files[name][1] not in self._transfers):
                 (self._folder / name).unlink()
 
 
@@ -356,17 +359,3 @@ def _find(known: bytearray, value: int, start: int) -> int:
     """The next index of a value, or the end."""
     index = known.find(value, start)
     return len(known) if index < 0 else index
-
-
-def _hold(path: Path) -> int:
-    """Keep other processes out until it is closed. The system lets go when the process ends, however it does."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        # Not flock: that one would live on in forked children.
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        raise ConfigError("another process uses this folder", where=str(path.parent)) from error
-    return fd

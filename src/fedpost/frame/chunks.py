@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -21,6 +21,10 @@ __all__ = ["CHUNK", "compress", "decompress"]
 
 CHUNK: Final = 1 << 20
 _THREADS_FROM: Final = 2 * CHUNK
+_SMALL: Final = 1 << 16
+_SMALL_NUMBERS: Final = 3 << 18
+"""Bytes of a chunk under which handing the interpreter's lock from thread to thread costs more than a second core
+brings. Compressors of numbers pass it around with every step of NumPy's."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +45,9 @@ def compress(segments: Sequence[memoryview], compressions: Sequence[Compression]
         for segment, compression in zip(segments, compressions, strict=True)
         for start in range(0, segment.nbytes, CHUNK)
     ]
-    smaller = iter(_map(_smaller, work, sum(segment.nbytes for segment in segments)))
+    sizes = [plain.nbytes for _, plain in work]
+    alone = sum(_SMALL_NUMBERS if compression.number else _SMALL for compression, _ in work) > sum(sizes)
+    smaller = iter(_map(_smaller, work, [] if alone else sizes))
     names = {name: number for number, name in enumerate(dict.fromkeys(c.name for c in compressions), 1)}
     stored: list[Sequence[memoryview]] = []
     coding: list[int] = []
@@ -94,18 +100,54 @@ def decompress(parts: Sequence[memoryview], coding: str, raw: int, chunk: int, s
         except DecodeError as error:
             raise type(error)(error.what, where=f"chunk {number}") from error
 
-    list(_map(place, range(first, last), out.nbytes))
+    numbers = range(first, last)
+    _map(place, numbers, [min(chunk, raw - number * chunk) for number in numbers])
     out.flags.writeable = False
     return out.data[start - first * chunk : stop - first * chunk]
 
 
-def _map(function: Callable[[T], R], items: Iterable[T], nbytes: int) -> Iterable[R]:
-    """On every core where there is enough to do: the compressors and NumPy let go of the interpreter's lock."""
-    pool = _pool() if nbytes >= _THREADS_FROM else None
-    return map(function, items) if pool is None else pool.map(function, items)
+def _map(function: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -> list[R]:
+    """On every core where there is enough to do: the compressors and NumPy let go of the interpreter's lock.
+
+    Args:
+        function: The work; doing it twice must do no harm.
+        items: What it is done to.
+        sizes: Bytes of each item, or nothing when one thread is to do it all.
+    """
+    batches = _batches(items, sizes)
+    pool = _pool() if len(batches) > 1 else None
+    if pool is None:
+        return list(map(function, items))
+
+    def work(batch: Sequence[T]) -> list[R]:
+        return list(map(function, batch))
+
+    try:
+        done = pool.map(work, batches)
+    except RuntimeError:  # the interpreter is ending, or no thread can be started
+        return list(map(function, items))
+    return [result for results in done for result in results]
+
+
+def _batches(items: Sequence[T], sizes: Sequence[int]) -> list[Sequence[T]]:
+    """The items in runs of about a chunk's bytes, each worth a thread's while; one run when there is little to do."""
+    if sum(sizes) < _THREADS_FROM:
+        return [items]
+    batches = []
+    start = filled = 0
+    for number, size in enumerate(sizes, 1):
+        filled += size
+        if filled >= CHUNK or number == len(sizes):
+            batches.append(items[start:number])
+            start, filled = number, 0
+    return batches
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor | None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ThreadPoolExecutor(cores, thread_name_prefix="fedpost-chunks") if cores > 1 else None
+
+
+# A forked child has the executor, but none of its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

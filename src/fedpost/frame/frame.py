@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -34,11 +34,14 @@ from fedpost.frame.header import (
     stored_sizes,
 )
 from fedpost.frame.parts import Parts
+from fedpost.frame.recent import RECENT, Owner
 
 __all__ = ["Frame", "Verify"]
 
 ALIGNMENT: Final = 64
 _ZEROS: Final = bytes(ALIGNMENT)
+_LITTLE: Final = 4
+"""A chunk is kept when no more than one in so many of its bytes is asked for."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 _NO_SEGMENTS: Final = SegmentTable([], b"")
@@ -49,10 +52,22 @@ Verify = Literal["eager", "lazy", "never"]
 T = TypeVar("T")
 
 
+class _Coded(NamedTuple):
+    """What reading compressed segments needs, made when the first one is read.
+
+    Attributes:
+        owner: Whose chunks are kept.
+        rows: The stored sizes of the chunks of each compressed segment.
+    """
+
+    owner: Owner
+    rows: dict[int, list[int]]
+
+
 class Frame:
     """Named header sections and segments of bytes; made by :meth:`build`, :meth:`decode` or :meth:`open`."""
 
-    __slots__ = ("_chunk_rows", "_head", "_header", "_sections", "_stored", "_unverified", "minor")
+    __slots__ = ("_coded", "_head", "_header", "_sections", "_stored", "_unverified", "minor")
 
     def __init__(
         self, head: bytes, header: Header, stored: list[Sequence[memoryview]], *, unverified: bytearray, minor: int
@@ -61,7 +76,7 @@ class Frame:
         self._header = header
         self._sections: dict[str, msgspec.Raw] = dict(header.sections)
         self._stored = stored
-        self._chunk_rows: dict[int, list[int]] | None = None
+        self._coded: _Coded | None = None
         self._unverified = unverified
         self.minor = minor
 
@@ -173,10 +188,12 @@ class Frame:
         if not sizes and end == view.nbytes:
             return cls(bytes(head), header, [], unverified=bytearray(), minor=minor)
         stored: list[Sequence[memoryview]] = []
+        there = sum(sizes) <= view.nbytes  # a view costs more than a size does
         for size in sizes:
             start = end + -end % ALIGNMENT
             end = start + size
-            stored.append((view[start:end],))
+            if there:
+                stored.append((view[start:end],))
         if end > view.nbytes:
             raise TruncatedError(f"the frame ends at byte {view.nbytes} of {end}", hint="Ask for it again.")
         if end < view.nbytes:
@@ -245,7 +262,12 @@ class Frame:
             DecodeError: No such section, or it is not of that type.
             LimitError: It is longer than ``limit``.
         """
-        return self.decode_section(name, lambda packed: msgspec.msgpack.decode(packed, type=kind), limit=limit)
+
+        def decode(packed: msgspec.Raw) -> T:
+            value: T = msgspec.msgpack.decode(packed, type=kind)
+            return value
+
+        return self.decode_section(name, decode, limit=limit)
 
     def decode_section(self, name: str, decode: Callable[[msgspec.Raw], T], *, limit: int | None = None) -> T:
         """The same with a decoder's own ``decode``, made once for a section that is read often.
@@ -293,6 +315,8 @@ class Frame:
     def read(self, index: int, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop`` of a segment; only the chunks that hold them are decompressed.
 
+        A chunk of which little is asked for is kept for a while, since its neighbours are mostly asked for next.
+
         Raises:
             DecodeError: As :meth:`segment`.
         """
@@ -301,10 +325,19 @@ class Frame:
         if coding == "none":
             return self._stored[index][0][start:stop]
         table = self._header.segments
+        raw, chunk = table.raw[index], table.chunk
+        parts = self._chunks(index)
         try:
-            return decompress(self._chunks(index), coding, table.raw[index], table.chunk, start, stop)
+            if _LITTLE * (stop - start) > min(raw, chunk) or chunk > CHUNK or not start < stop:
+                return decompress(parts, coding, raw, chunk, start, stop)
+            first, last = start // chunk, (stop - 1) // chunk
+            plain = [self._kept_chunk(parts, index, number) for number in range(first, last + 1)]
         except DecodeError as error:
             raise type(error)(error.what, where=f"segment {index}, {error.where}") from error
+        start, stop = start - first * chunk, stop - first * chunk
+        if first == last:
+            return plain[0][start:stop]
+        return memoryview(b"".join((plain[0][start:], plain[1][: stop - chunk])))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,12 +352,25 @@ class Frame:
             )
         self._unverified[index] = 0
 
+    def _kept_chunk(self, parts: Sequence[memoryview], index: int, number: int) -> memoryview:
+        """A chunk, decompressed: the same memory for as long as it is kept."""
+        assert self._coded is not None  # noqa: S101 - it came with the parts
+        owner = self._coded.owner
+        plain = RECENT.get(owner, index, number)
+        if plain is None:
+            table = self._header.segments
+            start = number * table.chunk
+            stop = min(start + table.chunk, table.raw[index])
+            plain = decompress(parts, self.coding(index), table.raw[index], table.chunk, start, stop)
+            RECENT.keep(owner, index, number, plain)
+        return plain
+
     def _chunks(self, index: int) -> Sequence[memoryview]:
         """The stored chunks of a compressed segment; they are cut out of it once."""
-        if self._chunk_rows is None:
+        if self._coded is None:
             coded = (number for number, coding in enumerate(self._header.segments.coding) if coding)
-            self._chunk_rows = dict(zip(coded, self._header.segments.chunks, strict=True))
-        lengths = self._chunk_rows[index]
+            self._coded = _Coded(Owner(), dict(zip(coded, self._header.segments.chunks, strict=True)))
+        lengths = self._coded.rows[index]
         if len(self._stored[index]) != len(lengths):
             self._stored[index] = _split(self._stored[index][0], lengths)
         return self._stored[index]

@@ -1,7 +1,8 @@
 """The header of a frame: its layout, and every check that must hold before a byte of a segment is looked at.
 
 Rules: a length that the input claims is compared with what is there and with :class:`Limits` before anything is
-allocated. Tables are arrays without keys, so that there is one way to write them.
+allocated; also the lengths of a header's own columns, since a byte of them can cost fifty in memory. Tables are arrays
+without keys, so that there is one way to write them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from fedpost.compression import COMPRESSORS
 from fedpost.errors import DecodeError, IntegrityError, LimitError, TruncatedError, UnsupportedError
 
 __all__ = [
+    "COUNTED_FROM",
     "DEFAULT_LIMITS",
     "Header",
     "Limits",
     "SegmentTable",
+    "array_length",
     "header_digest",
+    "header_length",
     "pack_header",
     "read_header",
     "stored_sizes",
@@ -42,6 +46,10 @@ _MAX_CODINGS: Final = 255
 _MAX_FEATURES: Final = 64
 _MAX_SECTIONS: Final = 1024
 _FEATURES: Final[frozenset[str]] = frozenset()
+_LONGEST_INTEGER: Final = 9
+_LONGEST_HEAD: Final = 5
+COUNTED_FROM: Final = 1 << 18
+"""Bytes of a table from which its columns are counted before they are made: less costs little whatever it holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +65,10 @@ class Limits:
         max_tensors: Number of tensors.
         max_chunk: Size of one chunk after decompression.
         max_ratio: Decompressed size over compressed size, per segment.
-        max_items: Bytes of an object's tree, and so the number of items in it, each of which takes one at least.
+        max_swell: Decompressed size of a frame over its size, beyond ``free_raw``.
+        free_raw: Decompressed size that a frame of any size may come to.
+        max_items: Bytes of an object's tree. What is built out of it is held to it as well: to a row for 32 of them, and
+            for every 16 an instance or tuple of a list by column, for every 4 a number of a list of numbers.
         max_integer: Bytes of one integer in an object.
     """
 
@@ -65,12 +76,14 @@ class Limits:
     max_header: int = 1 << 24
     max_section: int = 1 << 20
     max_raw: int = 1 << 34
-    max_segments: int = 1 << 18
-    max_tensors: int = 1 << 18
+    max_segments: int = 1 << 17
+    max_tensors: int = 1 << 17
     max_chunk: int = 1 << 24
     max_ratio: int = 100_000
-    max_items: int = 1 << 23
-    max_integer: int = 1 << 12
+    max_swell: int = 256
+    free_raw: int = 1 << 27
+    max_items: int = 1 << 25
+    max_integer: int = 1 << 20
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -113,8 +126,32 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     sections: Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=_MAX_SECTIONS)]
 
 
+_NONE: Final = msgspec.Raw(b"\x90")
+
+
+class _Outline(msgspec.Struct, array_like=True, frozen=True):
+    """A segment table whose columns were passed over, not made."""
+
+    raw: msgspec.Raw
+    digests: msgspec.Raw
+    codings: msgspec.Raw = _NONE
+    coding: msgspec.Raw = _NONE
+    chunk: msgspec.Raw = msgspec.Raw(b"\0")
+    chunks: msgspec.Raw = _NONE
+
+
+class _HeaderOutline(msgspec.Struct, array_like=True, frozen=True):
+    checksum: msgspec.Raw
+    requires: msgspec.Raw
+    segments: _Outline
+    sections: msgspec.Raw
+
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Header)
+_OUTLINES: Final = msgspec.msgpack.Decoder(_HeaderOutline)
+_SIZES: Final = msgspec.msgpack.Decoder(list[int])
+_SIZE: Final = msgspec.msgpack.Decoder(int)
 
 
 def _header_digest(prologue: bytes | memoryview, body: bytes | memoryview) -> bytes:
@@ -136,6 +173,23 @@ def header_digest(head: bytes) -> bytes:
     return head[_DIGESTED_PROLOGUE : _PROLOGUE.size]
 
 
+def header_length(start: bytes | bytearray, limits: Limits) -> int | None:
+    """Bytes of prologue and header together, by the first bytes of a frame; None as long as they are too few.
+
+    Raises:
+        DecodeError: They do not begin a frame.
+        LimitError: The header is longer than allowed.
+    """
+    if start[:8] != MAGIC[: len(start)]:
+        raise DecodeError("not a fedpost frame: the first bytes are wrong", where="prologue")
+    if len(start) < _PROLOGUE.size:
+        return None
+    length = int.from_bytes(start[_START.size - 8 : _START.size], "little")
+    if length > limits.max_header:
+        raise LimitError(f"a header of {length} bytes, {limits.max_header} allowed", where="prologue")
+    return _PROLOGUE.size + length
+
+
 def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Header]:
     """The minor version, the bytes of prologue and header, and the header decoded.
 
@@ -148,6 +202,8 @@ def read_header(view: memoryview, limits: Limits) -> tuple[int, memoryview, Head
     if flags:
         raise UnsupportedError(f"unknown flags {flags:#x}", where="prologue")
     try:
+        if end > COUNTED_FROM:
+            _count_columns(_OUTLINES.decode(view[_PROLOGUE.size : end]).segments, limits)
         header = _DECODER.decode(view[_PROLOGUE.size : end])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DecodeError(str(error), where="header") from error
@@ -183,6 +239,44 @@ def _read_prologue(view: memoryview, limits: Limits) -> tuple[int, int, int]:
     return minor, flags, end
 
 
+def array_length(packed: msgspec.Raw) -> int:
+    """The number of items of a MessagePack array, by its head; 0 of what is no array."""
+    head = bytes(memoryview(packed)[:_LONGEST_HEAD])
+    match head[0]:
+        case 0xDC:
+            return int.from_bytes(head[1:3], "big")
+        case 0xDD:
+            return int.from_bytes(head[1:], "big")
+        case first:
+            return first & 0x0F if first & 0xF0 == 0x90 else 0  # noqa: PLR2004 - MessagePack's own marks
+
+
+def _count_columns(table: _Outline, limits: Limits) -> None:
+    """Compare the lengths of the columns before they are made; what they hold is checked once they are.
+
+    Raises:
+        DecodeError: They do not fit each other, or the limits.
+    """
+    count = array_length(table.raw)
+    if count > limits.max_segments:
+        raise LimitError(f"{count} segments, {limits.max_segments} allowed", where="segment table")
+    coding, rows = array_length(table.coding), array_length(table.chunks)
+    if coding not in {0, count}:
+        raise DecodeError("the column of compressions is not one known number a segment", where="segment table")
+    if not coding and rows:
+        raise DecodeError("chunks without a compressed segment", where="segment table")
+    if rows > count:
+        raise DecodeError("the chunk lengths do not match the compressed segments", where="segment table")
+    if rows:
+        total, chunk = sum(_SIZES.decode(table.raw)), _SIZE.decode(table.chunk)
+        _check_chunk(chunk, limits)
+        if total > limits.max_raw:
+            raise LimitError(f"{total} bytes when decompressed, {limits.max_raw} allowed", where="segment table")
+        chunks = total // chunk + count
+        if len(memoryview(table.chunks)) > _LONGEST_HEAD * (count + 1) + _LONGEST_INTEGER * chunks:
+            raise DecodeError("the chunk lengths do not match the compressed segments", where="segment table")
+
+
 def stored_sizes(header: Header, limits: Limits) -> list[int]:
     """Each segment's size on the wire, when the table is consistent and within limits.
 
@@ -216,17 +310,26 @@ def _compressed_sizes(table: SegmentTable, limits: Limits) -> list[int]:
     for name in table.codings:
         if name not in COMPRESSORS:
             raise UnsupportedError(f"unknown compression {name!r}", where="segment table")
-    if table.chunk < _MIN_CHUNK:  # many tiny chunks cost the reader far more than they cost the writer
-        raise DecodeError(f"chunks of {table.chunk} bytes, {_MIN_CHUNK} are the least", where="segment table")
-    if table.chunk > limits.max_chunk:
-        raise LimitError(f"chunks of {table.chunk} bytes, {limits.max_chunk} allowed", where="segment table")
+    _check_chunk(table.chunk, limits)
     if len(table.chunks) != coded:
         raise DecodeError("the chunk lengths do not match the compressed segments", where="segment table")
     chunks = iter(table.chunks)
-    return [
+    sizes = [
         _check_chunks(index, next(chunks), raw, table.chunk, limits) if coding else raw
         for index, (raw, coding) in enumerate(zip(table.raw, table.coding, strict=True))
     ]
+    raw, stored = sum(table.raw), sum(sizes)
+    if raw > limits.free_raw + limits.max_swell * stored:
+        text = f"{raw} bytes out of {stored}: over {limits.free_raw} and {limits.max_swell} times as many"
+        raise LimitError(text, where="segment table", hint="Raise free_raw of the limits where that is to be expected.")
+    return sizes
+
+
+def _check_chunk(chunk: int, limits: Limits) -> None:
+    if chunk < _MIN_CHUNK:  # many tiny chunks cost the reader far more than they cost the writer
+        raise DecodeError(f"chunks of {chunk} bytes, {_MIN_CHUNK} are the least", where="segment table")
+    if chunk > limits.max_chunk:
+        raise LimitError(f"chunks of {chunk} bytes, {limits.max_chunk} allowed", where="segment table")
 
 
 def _check_chunks(index: int, lengths: list[int], raw: int, chunk: int, limits: Limits) -> int:

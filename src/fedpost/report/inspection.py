@@ -14,7 +14,7 @@ from fedpost.errors import RemoteError
 from fedpost.frame import Frame, Limits
 from fedpost.objects.outline import Node, outline, type_names
 from fedpost.objects.wire import SECTION
-from fedpost.pipeline import METADATA, decode_tensors, tensor_sizes
+from fedpost.pipeline import METADATA, tensor_sizes, tensor_specs
 
 __all__ = ["FrameDescription", "TensorDescription", "describe"]
 
@@ -104,7 +104,7 @@ def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool, depth: 
         sizes = tensor_sizes(frame, limits=limits)
         tensors = [
             TensorDescription(spec.name, str(spec.dtype), list(spec.shape), *sizes[spec.name])
-            for spec in decode_tensors(frame, limits=limits).specs
+            for spec in tensor_specs(frame, limits=limits)
         ]
     message = None
     if "envelope" in sections:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
+import msgspec
 import pytest
 
 from fedpost.compression import Compression
-from fedpost.errors import LimitError, UnsupportedError
+from fedpost.errors import DecodeError, LimitError, UnsupportedError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.frame.header import Header, SegmentTable, pack_header
+from fedpost.frame.header import COUNTED_FROM, Header, SegmentTable, array_length, header_length, pack_header
 
 MIB = 1 << 20
 
@@ -26,12 +28,14 @@ def test_defaults():
         "max_header": 16 << 20,
         "max_section": 1 << 20,
         "max_raw": 16 << 30,
-        "max_segments": 262_144,
-        "max_tensors": 262_144,
+        "max_segments": 131_072,
+        "max_tensors": 131_072,
         "max_items": 8 << 20,
         "max_integer": 4096,
         "max_chunk": 16 << 20,
         "max_ratio": 100_000,
+        "max_swell": 256,
+        "free_raw": 128 << 20,
     }
 
 
@@ -67,6 +71,67 @@ def test_raw_bytes_count_decompressed():
     Frame.decode(bytes(PACKED), limits=Limits(max_raw=total))
     with pytest.raises(LimitError):
         Frame.decode(bytes(PACKED), limits=Limits(max_raw=total - 1))
+
+
+SWOLLEN = 2 * MIB + 5 - 7 * sum(map(PACKED.stored_size, range(2)))
+
+
+def test_a_frame_may_swell_by_so_much_beyond_what_is_free():
+    Frame.decode(bytes(PACKED), limits=Limits(max_swell=7, free_raw=SWOLLEN))
+    for limits in (Limits(max_swell=7, free_raw=SWOLLEN - 1), Limits(max_swell=6, free_raw=SWOLLEN)):
+        with pytest.raises(LimitError, match="2097157 bytes out of") as caught:
+            Frame.decode(bytes(PACKED), limits=limits)
+        assert caught.value.where == "segment table"
+        assert "free_raw" in caught.value.hint
+
+
+def test_what_is_stored_as_it_is_counts_for_what_swells():
+    frame = frame_of(os.urandom(MIB), bytes(MIB), compression="zstd")
+    Frame.decode(bytes(frame), limits=Limits(max_swell=2, free_raw=0))
+    with pytest.raises(LimitError):
+        Frame.decode(bytes(frame_of(bytes(MIB), compression="zstd")), limits=Limits(max_swell=2, free_raw=0))
+
+
+@pytest.mark.parametrize(
+    ("packed", "length"),
+    [
+        (b"\x90", 0),
+        (b"\x9f" + b"\0" * 15, 15),
+        (b"\xdc\x01\x02" + b"\0" * 258, 258),
+        (b"\xdd\x00\x01\x00\x00" + b"\0" * 65_536, 65_536),
+        (b"\xdd\xff\xff\xff\xff", 2**32 - 1),
+        (b"\x80", 0),
+        (b"\xa1x", 0),
+        (b"\xc4\x00", 0),
+        (b"\xdf\x00\x00\x00\x00", 0),
+        (b"\x05", 0),
+    ],
+)
+def test_the_length_of_an_array_stands_in_its_head(packed, length):
+    assert array_length(msgspec.Raw(packed)) == length
+
+
+def test_large_tables_are_read_as_small_ones_are():
+    """More segments than are counted beforehand, compressed and not, by the wire's longest integers."""
+    segments = [memoryview(bytes(100 + number % 50)) for number in range(9000)]
+    for compression in (None, Compression("zstd", 1)):
+        data = bytes(Frame.build({"x": "y"}, segments, compression=compression))
+        assert len(data) > COUNTED_FROM
+        frame = Frame.decode(data)
+        assert [frame.raw_size(index) for index in range(9000)] == [segment.nbytes for segment in segments]
+        assert bytes(frame.segment(8999)) == segments[8999]
+
+
+def test_how_long_a_header_is():
+    head = bytes(frame_of(b"abc", x=1))
+    length = len(frame_of(b"abc", x=1)._head)
+    assert [header_length(head[:size], Limits()) for size in (0, 7, 39)] == [None] * 3
+    assert [header_length(head[:size], Limits()) for size in (40, 100)] == [length] * 2
+    with pytest.raises(LimitError):
+        header_length(head, Limits(max_header=length - 41))
+    for wrong in (b"\x89PNG", b"x", b"\x89FPF\r\n\x1a\r"):
+        with pytest.raises(DecodeError):
+            header_length(wrong, Limits())
 
 
 def test_features_are_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import struct
@@ -26,6 +27,7 @@ from fedpost.errors import (
     ProtocolError,
     TruncatedError,
 )
+from fedpost.files import hidden_name
 from fedpost.frame import Frame, Limits, Part, PartAssembler, PartLimits, PartPlan, spool
 from fedpost.frame.header import read_header
 from fedpost.pipeline import Pipeline, decode_tensors
@@ -398,7 +400,8 @@ def test_a_failing_disk_loses_one_part(at, number, hint, tmp_path, monkeypatch):
     transfer = assembler.find(frame.digest)
     assert transfer.received == at // 2
     assembler.close()
-    assert PartAssembler(tmp_path).find(frame.digest).received == at // 2
+    with PartAssembler(tmp_path) as again:
+        assert again.find(frame.digest).received == at // 2
     assert bytes(add_all(assembler, frame).open()) == bytes(frame)
 
 
@@ -504,12 +507,89 @@ def test_what_a_sudden_end_left_is_swept_up_and_nothing_else(tmp_path):
         stem = add_all(assembler, frame)._spool.data.stem
     other = stem[:-1] + ("0" if stem[-1] != "0" else "1")
     kept = ["lock", f"{stem}.frame", f"{stem}.journal", "notes.txt", f"{other}.txt", ".hidden"]
-    for name in (f"{other}.frame", f".{other}.journal.0123abcd", f".{stem}.journal.0123abcd", *kept[3:]):
+    for name in (
+        f"{other}.frame",
+        f".{other}.journal.0123abcd",
+        f".{stem}.journal.0123abcd",
+        f".{stem[:40]}.0123abcd",
+        *kept[3:],
+    ):
         (tmp_path / name).touch()
-    assert len(PartAssembler(tmp_path).transfers()) == 1
+    with PartAssembler(tmp_path) as assembler:
+        assert len(assembler.transfers()) == 1
     assert names(tmp_path) == sorted(kept)
     (tmp_path / f"{stem}.journal").rename(tmp_path / f"{other}.journal")
     assert PartAssembler(tmp_path).transfers() == []
+
+
+def test_what_a_sudden_end_leaves_of_a_journal_is_known_by_its_name(tmp_path):
+    """Whatever the writing of files calls what is not finished, the spool finds it again."""
+    with PartAssembler(tmp_path) as assembler:
+        stem = add_all(assembler, a_frame())._spool.data.stem
+        half = tmp_path / hidden_name(tmp_path / f"{stem}.journal")
+    half.touch()
+    with PartAssembler(tmp_path) as assembler:
+        assert len(assembler.transfers()) == 1
+    assert not half.exists()
+
+
+# ── one assembler at a time ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def locked_out(folder):
+    """Whether another process is refused."""
+    code = "import pathlib, sys; from fedpost.frame import *; PartAssembler(pathlib.Path(sys.argv[1])).transfers()"
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == ("ConfigError" not in done.stderr)
+    return done.returncode != 0
+
+
+def test_a_second_assembler_in_the_process_is_refused_and_takes_nothing_away(tmp_path):
+    first, second = PartAssembler(tmp_path), PartAssembler(tmp_path)
+    transfer = add_all(first, a_frame(), skip={1})
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="another assembler of this process") as caught:
+            second.transfers()
+    assert caught.value.where == str(tmp_path)
+    second.close()
+    assert locked_out(tmp_path)  # a lock of the process would be gone with the second one's descriptor
+    assert transfer.missing() == [range(1, 2)]
+    first.close()
+    assert len(second.transfers()) == 1
+    second.close()
+    assert not locked_out(tmp_path)
+
+
+def test_a_folder_by_another_name_is_the_same_folder(tmp_path):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "spool")
+    with PartAssembler(tmp_path / "spool") as first:
+        first.transfers()
+        with pytest.raises(ConfigError):
+            PartAssembler(tmp_path / "link").transfers()
+
+
+def test_an_assembler_that_is_gone_holds_nothing(tmp_path):
+    add_all(PartAssembler(tmp_path), a_frame())
+    gc.collect()
+    with PartAssembler(tmp_path) as assembler:
+        assert len(assembler.transfers()) == 1
+
+
+def test_a_forked_child_does_not_hold_what_its_parent_holds(tmp_path):
+    with PartAssembler(tmp_path) as assembler:
+        add_all(assembler, a_frame(), skip={1})
+        child = os.fork()
+        if not child:
+            try:
+                assembler.transfers()
+            except ConfigError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert locked_out(tmp_path)
+        assert len(assembler.transfers()) == 1
+    assert not locked_out(tmp_path)
 
 
 # ── what does not belong together ────────────────────────────────────────────────────────────────────────────────────

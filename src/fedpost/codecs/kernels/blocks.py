@@ -27,7 +27,14 @@ from fedpost.codecs.kernels.flat import Floats, flat_view, residual_view
 from fedpost.codecs.kernels.streams import MAX_SEED, random_units
 from fedpost.errors import DecodeError, EncodeError, TruncatedError
 
-__all__ = ["decode_blocks", "decode_signs", "encode_blocks", "encode_signs"]
+__all__ = [
+    "decode_blocks",
+    "decode_blocks_range",
+    "decode_signs",
+    "decode_signs_range",
+    "encode_blocks",
+    "encode_signs",
+]
 
 Bytes = np.ndarray[Any, np.dtype[np.int8]]
 
@@ -36,6 +43,8 @@ _MOST: Final = {8: 127, 4: 7}
 _BLOCK_BITS: Final = range(6, 13)
 _CHUNK: Final = 1 << 15
 """Values that are worked on at a time; a multiple of every block."""
+_ALIGNED: Final = 1 << 12
+"""A multiple of every block."""
 _GREATEST_SCALE: Final = np.float32(2.0**120)
 """So that no value comes out infinite."""
 _MEAN: Final = np.dtype("<f4")
@@ -96,28 +105,50 @@ def decode_blocks(data: memoryview | bytes, out: Floats) -> None:
     Raises:
         DecodeError: The bytes are not of a tensor of this size, or a scale is not a number of 0 to 2¹²⁰.
     """
-    view, flat = memoryview(data), flat_view(out)
+    flat = flat_view(out)
+    _read_blocks(memoryview(data), flat.size, 0, flat)
+
+
+def decode_blocks_range(data: memoryview | bytes, size: int, start: int, stop: int) -> Floats:
+    """Elements ``start`` to ``stop`` of a tensor of ``size`` elements flattened in C order; only their blocks are read.
+
+    Raises:
+        DecodeError: The bytes are not of a tensor of this size, as far as they were read.
+    """
+    first, last = _around(size, start, stop)
+    out = np.empty(last - first, np.float32)
+    _read_blocks(memoryview(data), size, first, out)
+    return out[start - first : stop - first]
+
+
+def _around(size: int, start: int, stop: int) -> tuple[int, int]:
+    """Whole blocks around a range."""
+    return start - start % _ALIGNED, min(stop + -stop % _ALIGNED, size)
+
+
+def _read_blocks(view: memoryview, size: int, first: int, out: Floats) -> None:
+    """Read as many values as there is room for, from a multiple of a block on."""
     head = tuple(view[:3])
     if len(head) < 3 or head[0] not in _MOST or head[1] not in _SCALES or head[2] not in _BLOCK_BITS:  # noqa: PLR2004
         raise DecodeError("no such layout of blocks")
     bits, width, block = head[0], head[1], 1 << head[2]
-    scale_bytes = width * -(-flat.size // block)
-    if len(view) != 3 + scale_bytes + -(-flat.size * bits // 8):
+    scale_bytes = width * -(-size // block)
+    if len(view) != 3 + scale_bytes + -(-size * bits // 8):
         raise TruncatedError("the bytes are not as long as the tensor's blocks")
-    scales = np.frombuffer(view[3 : 3 + scale_bytes], _SCALES[width]).astype(np.float32)
+    stored = np.frombuffer(view[3 + scale_bytes :], np.int8)[first * bits // 8 :]
+    scales = np.frombuffer(view[3 : 3 + scale_bytes], _SCALES[width])
+    scales = scales[first // block : -(-(first + out.size) // block)].astype(np.float32)
     if not ((scales >= 0) & (scales <= _GREATEST_SCALE)).all():
         raise DecodeError("a block's scale is not a number of 0 to 2**120")
-    stored = np.frombuffer(view[3 + scale_bytes :], np.int8)
-    for start in range(0, flat.size, _CHUNK):
-        piece = flat[start : start + _CHUNK]
+    for start in range(0, out.size, _CHUNK):
+        piece = out[start : start + _CHUNK]
         if bits == 8:  # noqa: PLR2004
             numbers = stored[start : start + piece.size]
         else:
             numbers = _unpack_nibbles(stored[start // 2 : (start + piece.size + 1) // 2], piece.size)
         if (numbers < -_MOST[bits]).any():
             raise DecodeError("a number is below the least")
-        first = start // block
-        scale = scales[first : first + -(-piece.size // block)]
+        scale = scales[start // block :][: -(-piece.size // block)]
         np.multiply(numbers, _spread(scale, block, piece.size), out=piece, dtype=np.float32)
 
 
@@ -156,18 +187,34 @@ def decode_signs(data: memoryview | bytes, out: Floats) -> None:
     Raises:
         DecodeError: The bytes are not of a tensor of this size, or the mean magnitude is not a number of 0 or more.
     """
-    view, flat = memoryview(data), flat_view(out)
-    if len(view) != _MEAN.itemsize + -(-flat.size // 8):
+    flat = flat_view(out)
+    _read_signs(memoryview(data), flat.size, 0, flat)
+
+
+def decode_signs_range(data: memoryview | bytes, size: int, start: int, stop: int) -> Floats:
+    """Elements ``start`` to ``stop`` of a tensor of ``size`` elements flattened in C order.
+
+    Raises:
+        DecodeError: As :func:`decode_signs`.
+    """
+    first, last = _around(size, start, stop)
+    out = np.empty(last - first, np.float32)
+    _read_signs(memoryview(data), size, first, out)
+    return out[start - first : stop - first]
+
+
+def _read_signs(view: memoryview, size: int, first: int, out: Floats) -> None:
+    if len(view) != _MEAN.itemsize + -(-size // 8):
         raise TruncatedError("the bytes are not as long as the tensor's signs")
     mean = np.frombuffer(view[: _MEAN.itemsize], _MEAN)[0]
     if not (mean >= 0 and np.isfinite(mean)):
         raise DecodeError("the mean magnitude is not a number of 0 or more")
-    if flat.size % 8 and view[-1] >> flat.size % 8:
+    if size % 8 and view[-1] >> size % 8:
         raise DecodeError("the bits behind the last sign are not zero")
-    packed = np.frombuffer(view[_MEAN.itemsize :], np.uint8)
+    packed = np.frombuffer(view[_MEAN.itemsize :], np.uint8)[first // 8 :]
     table = np.array([mean, -mean], np.float32)
-    for start in range(0, flat.size, _CHUNK):
-        piece = flat[start : start + _CHUNK]
+    for start in range(0, out.size, _CHUNK):
+        piece = out[start : start + _CHUNK]
         bits = np.unpackbits(packed[start // 8 : (start + _CHUNK) // 8 + 1], count=piece.size, bitorder="little")
         table.take(bits, out=piece, mode="clip")
 
@@ -180,8 +227,10 @@ def _scales(piece: Floats, block: int, most: int, dtype: np.dtype[Any]) -> np.nd
     wanted = greatest / np.float32(most)
     with np.errstate(over="ignore"):
         scale = wanted.astype(dtype)
-        # Never below what is wanted, or the greatest values would be cut.
-        scale = np.where(scale < wanted, np.nextafter(scale, np.asarray(np.inf, dtype)), scale)
+        # Never below what is wanted, or the greatest values would be cut; nor zero because float32 is at its end.
+        scale = np.where(
+            (scale < wanted) | ((scale == 0) & (greatest > 0)), np.nextafter(scale, np.asarray(np.inf, dtype)), scale
+        )
     if not (scale <= _GREATEST_SCALE).all():
         raise EncodeError("a value is too large for the scale")
     return scale.astype(dtype, copy=False)

@@ -22,11 +22,14 @@ from fedpost.errors import DecodeError, EncodeError
 __all__ = ["greatest", "put_places", "take_places"]
 
 _MOST_BITS: Final = 42
+_CHUNK: Final = 1 << 16
 _GOLDEN: Final = math.log((math.sqrt(5) - 1) / 2)
 
 
 def greatest(x: Floats, share: float) -> Integers:
     """Places, in order, of the values of ``x`` (1-D) with the greatest magnitudes: a share of all, and at least one.
+
+    Among equals the first are taken.
 
     Raises:
         EncodeError: ``x`` has a NaN or an infinity, or the share is not above 0 and at most 1.
@@ -39,9 +42,20 @@ def greatest(x: Floats, share: float) -> Integers:
     count = min(x.size, max(1, round(share * x.size)))
     if count == x.size:
         return np.arange(count)
-    places = np.argpartition(magnitudes, x.size - count)[x.size - count :]
-    places.sort()
-    return places
+    # Partitioning places instead would take three times as much memory.
+    magnitudes.partition(x.size - count)
+    least = magnitudes[x.size - count]
+    equal = count - int(np.count_nonzero(magnitudes[x.size - count :] > least))
+    del magnitudes
+    found: list[Integers] = []
+    for start in range(0, x.size, _CHUNK):
+        chunk = np.abs(x[start : start + _CHUNK])
+        taken = chunk > least
+        first = np.flatnonzero(chunk == least)[:equal]
+        taken[first] = True
+        equal -= first.size
+        found.append(np.flatnonzero(taken) + start)
+    return np.concatenate(found)
 
 
 def put_places(places: Integers, size: int) -> bytes:

@@ -25,7 +25,7 @@ from fedpost.codecs.kernels.flat import Floats, flat_view, residual_view
 from fedpost.codecs.kernels.places import greatest, put_places, take_places
 from fedpost.errors import DecodeError, EncodeError, TruncatedError
 
-__all__ = ["decode_stc", "decode_top", "encode_stc", "encode_top"]
+__all__ = ["decode_stc", "decode_stc_range", "decode_top", "decode_top_range", "encode_stc", "encode_top"]
 
 _VALUES: Final[dict[int, np.dtype[Any]]] = {4: np.dtype("<f4"), 2: np.dtype("<f2")}
 _LENGTH: Final = struct.Struct("<I")
@@ -69,17 +69,30 @@ def decode_top(data: memoryview | bytes, out: Floats, *, add: bool = False) -> N
     Raises:
         DecodeError: The bytes are not of a tensor of this size, or a value is NaN or infinite.
     """
-    view, flat = memoryview(data), flat_view(out)
+    flat = flat_view(out)
+    _place(flat, *_top(memoryview(data), flat.size), add=add)
+
+
+def decode_top_range(data: memoryview | bytes, size: int, start: int, stop: int) -> Floats:
+    """Elements ``start`` to ``stop`` of a tensor of ``size`` elements flattened in C order.
+
+    Raises:
+        DecodeError: As :func:`decode_top`.
+    """
+    return _cut(*_top(memoryview(data), size), start, stop)
+
+
+def _top(view: memoryview, size: int) -> tuple[Integers, Floats]:
     if len(view) == 0 or view[0] not in _VALUES:
         raise DecodeError("no such width of a value")
     dtype = _VALUES[view[0]]
-    places, rest = _take(view[1:], flat.size)
+    places, rest = _take(view[1:], size)
     if len(rest) != places.size * dtype.itemsize:
         raise TruncatedError("not as many values as places")
     values = np.frombuffer(rest, dtype)
     if not np.isfinite(values).all():
         raise DecodeError("a value is NaN or infinite")
-    _place(flat, places, values.astype(np.float32), add=add)
+    return places, values.astype(np.float32)
 
 
 def encode_stc(x: Floats, share: float, *, residual: Floats | None = None) -> bytes:
@@ -119,17 +132,37 @@ def decode_stc(data: memoryview | bytes, out: Floats, *, add: bool = False) -> N
     Raises:
         DecodeError: The bytes are not of a tensor of this size, or the mean magnitude is not a number of 0 or more.
     """
-    view, flat = memoryview(data), flat_view(out)
+    flat = flat_view(out)
+    _place(flat, *_stc(memoryview(data), flat.size), add=add)
+
+
+def decode_stc_range(data: memoryview | bytes, size: int, start: int, stop: int) -> Floats:
+    """Elements ``start`` to ``stop`` of a tensor of ``size`` elements flattened in C order.
+
+    Raises:
+        DecodeError: As :func:`decode_stc`.
+    """
+    return _cut(*_stc(memoryview(data), size), start, stop)
+
+
+def _stc(view: memoryview, size: int) -> tuple[Integers, Floats]:
     if len(view) < _MEAN.itemsize:
         raise TruncatedError("no mean magnitude")
     mean = np.frombuffer(view[: _MEAN.itemsize], _MEAN)[0]
     if not (mean >= 0 and np.isfinite(mean)):
         raise DecodeError("the mean magnitude is not a number of 0 or more")
-    places, rest = _take(view[_MEAN.itemsize :], flat.size)
+    places, rest = _take(view[_MEAN.itemsize :], size)
     bits = np.unpackbits(np.frombuffer(rest, np.uint8), bitorder="little").view(np.bool_)
     if len(rest) != -(-places.size // 8) or bits[places.size :].any():
         raise DecodeError("not as many signs as places")
-    _place(flat, places, np.where(bits[: places.size], mean, -mean), add=add)
+    return places, np.where(bits[: places.size], mean, -mean).astype(np.float32, copy=False)
+
+
+def _cut(places: Integers, values: Floats, start: int, stop: int) -> Floats:
+    out = np.zeros(stop - start, np.float32)
+    first, last = np.searchsorted(places, (start, stop))
+    out[places[first:last] - start] = values[first:last]
+    return out
 
 
 def _take(view: memoryview, size: int) -> tuple[Integers, memoryview]:

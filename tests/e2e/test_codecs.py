@@ -1,0 +1,91 @@
+"""Update codecs in real federations: eight processes learn as well from a tenth of the bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedpost
+from fedpost.codecs import Base
+from fedpost.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
+RAW = 4 * (64 * 64 + 64 * 10 + 64 + 10)
+
+
+def digits(workspace, *settings):
+    """The digits example with other settings, run to its end."""
+    for name in ("app.py", "run.yaml"):
+        (workspace.folder / name).write_bytes((ROOT / "examples/digits" / name).read_bytes())
+    workspace.start("run", "run.yaml", *(word for one in settings for word in ("--set", one))).ok(180)
+    return workspace.runs()[-1]
+
+
+def up(run):
+    """Bytes of a result, on average: of the tensors, and of all of it."""
+    rows = run.transfers(direction="up", message="weight_update")
+    results = len({(row["round"], row["site"]) for row in rows})
+    tensors = [row for row in rows if "tensor" in row]
+    assert sum(row["raw"] for row in tensors) == results * RAW, "raw bytes are those of the model"
+    assert results == 20 * 8
+    return sum(row["stored"] for row in tensors) / results, sum(row["stored"] for row in rows) / results
+
+
+def accuracy(run):
+    """The mean of the last five rounds."""
+    return float(np.mean([event["values"]["accuracy"] for event in run.events("round_ended")[-5:]]))
+
+
+def test_eight_sites_with_uq_learn_as_well_from_a_tenth_of_the_bytes(workspace):
+    dense = digits(workspace)
+    lossy = digits(workspace, "update={FitRes: uq(2)}")
+    assert abs(accuracy(dense) - accuracy(lossy)) < 0.02
+    assert accuracy(lossy) > 0.94
+    (dense_tensors, dense_all), (tensors, everything) = up(dense), up(lossy)
+    assert dense_tensors == RAW < dense_all
+    assert tensors * 20 < dense_tensors
+    assert everything * 10 < dense_all
+    assert not lossy.events("result_refused")
+    assert not lossy.events("site_failed")
+    for log in (lossy.folder / "logs").iterdir():
+        assert "Traceback" not in log.read_text()
+    page = (lossy.folder / "report.html").read_text()
+    assert "uq(2)" in (lossy.folder / "run.yaml").read_text() + page
+    model = fedpost.load_tensors(lossy.folder / "model.fedwt")
+    assert {array.dtype.name for array in model.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("spec", ["eden(2)", "stc(0.04)", "int8"])
+def test_other_codecs_learn_too(workspace, spec):
+    run = digits(workspace, f"update={{FitRes: {spec}}}", "compression={FitRes: zstd}")
+    assert run.status == "finished"
+    assert accuracy(run) > 0.9
+    assert up(run)[0] * 3 < RAW
+
+
+def test_sites_that_fail_or_die_within_a_run_with_uq(workspace):
+    sites = ["good", "fine", "nan", "raises", "exits"]
+    workspace.configure("faulty", sites=sites, rounds=3, update={"FitRes": "uq(2)"})
+    workspace.start("run", "run.yaml").ok()
+    (run,) = workspace.runs()
+    assert run.sites() == [0, 2, 2, 2]
+    assert all("tensor 'weight'" in reason for reason in run.reasons("site_failed", site="nan"))
+    assert len(run.reasons("site_failed", site="nan")) == 3
+
+
+def test_inspecting_and_converting_an_update_without_its_base(workspace):
+    chance = np.random.default_rng(0)
+    old = {"weight": chance.normal(size=(300, 200)).astype(np.float32), "bias": np.zeros(300, np.float32)}
+    new = {name: array + chance.normal(size=array.shape).astype(np.float32) for name, array in old.items()}
+    frame = Pipeline.parse("uq(2) | fedwt | none").encode(new, base=Base.of(old))
+    (workspace.folder / "update.frame").write_bytes(bytes(frame))
+    shown = workspace.start("inspect", "update.frame").ok()
+    assert "uq(2) | fedwt | none" in shown.out
+    assert "weight" in shown.out
+    workspace.start("inspect", "update.frame", "--json").ok()
+    converted = workspace.start("convert", "update.frame", "update.safetensors")
+    assert converted.wait() != 0
+    assert "base" in converted.err
+    assert "Traceback" not in converted.err
