@@ -7,11 +7,13 @@ whatever it is given. What a number may become is where parsers break: ends of r
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
 
 Bytewise = Callable[[random.Random, bytes], bytes]
+Mutator = Callable[[random.Random, bytes], bytes]
 
 _POWERS = (7, 8, 15, 16, 20, 24, 31, 32, 40, 53, 60, 61, 62, 63, 64)
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 8, 16, 63, 64, 65, 255, 65_536, *(2**p + d for p in _POWERS for d in (-1, 0, 1)))
@@ -147,3 +149,15 @@ def _copied(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_copied(value) for value in tree]
     return tree
+
+
+def or_bytes(mutator: Mutator, bytewise: Bytewise = mutated_bytes, seldom: float = 0.1) -> Mutator:
+    """A mutator that now and then, and whenever it fails, alters bytes without a thought."""
+
+    def mutate(rng: random.Random, data: bytes) -> bytes:
+        if rng.random() >= seldom:
+            with contextlib.suppress(Exception):  # whatever it is, the input is not of that structure
+                return mutator(rng, data)
+        return bytewise(rng, data)
+
+    return mutate

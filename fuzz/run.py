@@ -33,10 +33,7 @@ HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 FAILURES = Path(os.environ.get("FUZZ_FAILURES", HERE / "failures"))
 MEMORY = Path("/dev/shm")  # noqa: S108 - files in it have names that nobody else can take
-SPARE = 256 << 20
-GROWTH = 32 << 20  # of memory by one input; nothing that is let in is larger than 2 MiB
-CPU_SECONDS = 1.0
-LARGEST = 1 << 16
+SPARE = 192 << 20
 MOST_FAILURES = 5  # of a target, until it is left
 COUNTS = struct.Struct("<3Q")  # inputs, accepted ones, the most microseconds that one took
 
@@ -70,7 +67,8 @@ def measured(name: str, counts: mmap.mmap) -> Check:
     """A target's check that counts inputs, and refuses to take long or to grow."""
     from targets import TARGETS
 
-    check = TARGETS[name].check
+    target = TARGETS[name]
+    check = target.check
     high_water = Path("/proc/self/clear_refs").open("wb", buffering=0)  # noqa: SIM115 - as long as the process lives
 
     def one(data: bytes) -> None:
@@ -81,19 +79,23 @@ def measured(name: str, counts: mmap.mmap) -> Check:
         took = time.process_time() - start
         inputs, taken, slowest = COUNTS.unpack_from(counts)
         COUNTS.pack_into(counts, 0, inputs + 1, taken + accepted, max(slowest, int(took * 1e6)))
-        if took > CPU_SECONDS and inputs > 1:  # the first ones import what they need
+        if took > target.seconds and inputs > 1:  # the first ones import what they need
             raise TooMuchError(f"{took:.2f} s for {len(data)} bytes")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        if grown > GROWTH and inputs > 1:
+        if grown > target.growth and inputs > 1:
             raise TooMuchError(f"{grown >> 20} MiB for {len(data)} bytes")
 
     return one
 
 
-def confine() -> None:
-    """Let the process map no more than a little beyond what it has."""
+def confine(growth: int) -> None:
+    """Let the process map no more than a little beyond what it has.
+
+    Args:
+        growth: Bytes that one input may take.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    size = pages * resource.getpagesize() + SPARE
+    size = pages * resource.getpagesize() + SPARE + 2 * growth
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -108,12 +110,12 @@ def child_random(name: str, counts: mmap.mmap, inputs: int, seconds: float, seed
 
     def altered() -> Iterator[bytes]:
         yield from list(pool)
-        confine()
+        confine(target.growth)
         end = time.monotonic() + seconds
         for _ in range(inputs):
             if time.monotonic() > end:
                 break
-            yield mutate(rng, rng.choice(pool))[:LARGEST]
+            yield mutate(rng, rng.choice(pool))[: target.largest]
 
     accepted, start = 0, len(pool)
     for number, data in enumerate(altered()):
@@ -151,7 +153,7 @@ def child_atheris(name: str, counts: mmap.mmap, arguments: list[str]) -> None:
         return mutate(random.Random(seed), data)[:max_size]
 
     atheris.Setup([sys.argv[0], *arguments], check, custom_mutator=mutator)
-    confine()
+    confine(TARGETS[name].growth)
     atheris.Fuzz()
 
 
@@ -172,6 +174,8 @@ def child(name: str, engine: str, counts_path: str, arguments: list[str]) -> int
 
 def run_target(name: str, engine: str, *, seconds: float, inputs: int, seed: int) -> Result:
     """Run a target until its time is over, or too much of it fails."""
+    from targets import TARGETS
+
     result = Result(name, engine)
     start = time.monotonic()
     while (left := seconds - (time.monotonic() - start)) >= 1 and len(result.failures) < MOST_FAILURES:
@@ -184,7 +188,7 @@ def run_target(name: str, engine: str, *, seconds: float, inputs: int, seed: int
                 f"-max_total_time={int(left)}",
                 f"-artifact_prefix={FAILURES}/{name}-",
                 f"-seed={seed + number + 1}",
-                f"-max_len={LARGEST}",
+                f"-max_len={TARGETS[name].largest}",
                 "-len_control=0",  # the structure of short inputs would be cut off
                 "-mutate_depth=2",
                 "-timeout=20",

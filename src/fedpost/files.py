@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["replace_file", "write_buffers"]
+__all__ = ["hidden_name", "replace_file", "write_buffers"]
 
 # POSIX promises 16 at least; Linux and the BSDs take 1024 buffers in one call.
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in getattr(os, "sysconf_names", {}) else 16
+_SHOWN: Final = 40  # characters, of up to four bytes each; file systems take 255 bytes
 
 
 def write_buffers(fd: int, buffers: Iterable[memoryview]) -> int:
@@ -39,6 +40,11 @@ def write_buffers(fd: int, buffers: Iterable[memoryview]) -> int:
     return total
 
 
+def hidden_name(path: Path) -> str:
+    """A new name for what will be ``path``: hidden, and short enough also where that has as long a name as can be."""
+    return f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}"
+
+
 def replace_file(path: Path, buffers: Iterable[memoryview], *, temporary: Path | None = None) -> int:
     """Write a file under another name and rename it into place; return its size in bytes.
 
@@ -50,7 +56,7 @@ def replace_file(path: Path, buffers: Iterable[memoryview], *, temporary: Path |
     Raises:
         OSError: As the operating system says; no unfinished file stays behind.
     """
-    unfinished = (temporary or path.parent) / f".{path.name}.{secrets.token_hex(4)}"
+    unfinished = (temporary or path.parent) / hidden_name(path)
     fd = os.open(
         unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
     )  # less what the umask takes away

@@ -146,6 +146,23 @@ def test_numbers_are_little_endian_on_every_machine():
     same(serializer.deserialize_comprehensive(serializer.serialize_comprehensive(big)[0])[0], big)
 
 
+@pytest.mark.parametrize(
+    "metadata", [{"loss": float("nan"), "best": [float("-inf"), float("inf")]}, {"fedpost": "x"}, {"fedpost": [1]}]
+)
+def test_files_that_the_document_wrote_are_read(metadata):
+    """Its metadata are what Python writes as JSON, NaN included, and it knows of no reserved key."""
+    header = WeightSerializer().deserialize_weights(as_the_document_writes(WEIGHTS, metadata))[1]
+    assert repr(header["global_metadata"]) == repr(metadata)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_counters_of_batches_are_written_and_read(dtype):
+    """Every model with BatchNorm has one of 64 bits, which its list of types leaves out and its code takes."""
+    weights = [*WEIGHTS, np.array(1 << 40, dtype)]
+    same(WeightSerializer().deserialize_weights(WeightSerializer().serialize_weights(weights))[0], weights)
+    same(WeightSerializer().deserialize_weights(as_the_document_writes(weights))[0], weights)
+
+
 def test_shapes_have_64_bits():
     """Its shapes are cut to 32 bits. In FEDWT001, which has no more, such a shape is refused."""
     huge = [np.zeros((2**32 + 1, 0), np.float32)]

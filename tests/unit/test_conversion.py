@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -421,14 +426,26 @@ def test_an_interruption_leaves_what_was_there(tmp_path, name, phase):
         assert (phase, target.compression) == ("compressing", None)
 
 
+def nameless(folder):
+    """The file without a name in a folder that this process has open to write what is unfinished."""
+    open_files = [path for path in Path("/proc/self/fd").iterdir() if os.path.lexists(path)]
+    return next(path for path in open_files if is_nameless(path, folder))
+
+
+def is_nameless(path, folder):
+    try:
+        return path.readlink().name.startswith("#") and path.readlink().parent == folder
+    except FileNotFoundError:  # the listing's own
+        return False
+
+
 def test_a_check_finds_what_the_disk_made_of_it(tmp_path):
     source, path = tmp_path / "in.fedwt", tmp_path / "out.safetensors"
     save_tensors(source, {"w": np.ones(5_000_000, np.float32)})
 
     def damage(what, _done, _total):
         if what == "writing":
-            (unfinished,) = tmp_path.glob(".out.safetensors.*")
-            with unfinished.open("r+b") as file:
+            with nameless(tmp_path).open("r+b") as file:
                 file.seek(1000)
                 file.write(b"\xff")
 
@@ -437,6 +454,108 @@ def test_a_check_finds_what_the_disk_made_of_it(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.fedwt"]
     convert(source, path, Target.for_path(path), progress=damage)  # nobody looked
     assert not np.array_equal(arrays(path)["w"], np.ones(5_000_000))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fedpost.conversion import Target, convert
+path = Path(sys.argv[2])
+def kill(what, done, total):
+    if what == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+convert(Path(sys.argv[1]), path, Target.for_path(path), force=True, progress=kill)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.fedwt", "out.safetensors"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_kill_leaves_nothing_beside_the_result(model, name, there):
+    path = model.with_name(name)
+    if there:
+        path.write_bytes(b"precious")
+    before = sorted(file.name for file in model.parent.iterdir())
+    done = subprocess.run([sys.executable, "-c", KILLED, model, path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert sorted(file.name for file in model.parent.iterdir()) == before
+    assert not there or path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.fedwt", "out.safetensors"])
+def test_a_file_system_that_cannot_do_without_names(model, name, monkeypatch):
+    path = model.with_name(name)
+    monkeypatch.delattr(os, "O_TMPFILE")
+    convert(model, path, Target.for_path(path), check=True)
+    with pytest.raises(ConfigError, match="is there already"):
+        convert(model, path, Target.for_path(path))
+    convert(model, path, Target.for_path(path), check=True, force=True)
+    assert_same_tensors(arrays(path), MIXTURE)
+    assert left_over(model.parent) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("letter", ["x", "é", "名"])
+def test_a_name_as_long_as_can_be(model, letter, links, monkeypatch):
+    if not links:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    name = letter * (249 // len(letter.encode())) + ".fedwt"
+    path = model.with_name(name)
+    for _ in range(2):
+        convert(model, path, Target(), force=True, check=True)
+    assert_same_tensors(load_tensors(path), MIXTURE)
+    assert left_over(model.parent) == []
+
+
+def test_reading_takes_no_room_beside_the_file(tmp_path, monkeypatch):
+    """What a compressed archive holds goes to the folder for temporary files, and an error names that one."""
+    (tmp_path / "readers").mkdir()
+    np.savez_compressed(tmp_path / "in.npz", w=np.arange(10_000.0))
+    used = []
+    honest = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **given: used.append(given["dir"]) or honest(**given))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "readers"))
+    assert open_model(tmp_path / "in.npz").source.read("w", 7, 8) == [7.0]
+    assert used == [None]  # the folder for temporary files
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OSError, match="TMPDIR names another folder") as caught:
+        open_model(tmp_path / "in.npz")
+    assert caught.value.filename == str(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_fields_with_names_beyond_latin_1(tmp_path, save):
+    """NumPy writes version 3 of its format for them."""
+    odd = np.zeros((4, 3), [("é→", "<f4"), ("名", ">i2", (2,))])
+    odd["é→"] = np.arange(12).reshape(4, 3)
+    given = {"before": np.arange(5), "odd": odd, "turned": np.asfortranarray(odd), "after": np.ones(2, np.float32)}
+    with pytest.warns(UserWarning, match=r"format 3\.0"):
+        save(tmp_path / "in.npz", **given)
+    assert b"\x93NUMPY\x03" in (tmp_path / "in.npz").read_bytes() or save is np.savez_compressed
+    assert_same_tensors(load_tensors(made(tmp_path / "in.npz", "out.fedwt")), given)
+
+
+V3 = b"{'descr': [('\xe2\x86\x92', '<f4')], 'fortran_order': False, 'shape': (2,), }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "error", "message"),
+    [
+        (V3.replace(b"\x86", b"X"), None, DecodeError, "no UTF-8"),
+        (V3.replace(b"(2,)", b"(3,)"), None, DecodeError, "does not fit"),
+        (V3.replace(b"(2,)", b"(9**9,)"), None, DecodeError, "not a .npy file"),
+        (V3.replace(b"False", b"0"), None, DecodeError, "not a .npy file"),
+        (V3.replace(b"<f4", b"|O"), None, UnsupportedError, "cannot be put in a frame"),
+        (V3, len(V3) + 1, DecodeError, "not a .npy file"),
+    ],
+    ids=range(6),
+)
+def test_hostile_members_of_version_3(tmp_path, text, length, error, message):
+    content = b"\x93NUMPY\3\0" + struct.pack("<I", len(text) if length is None else length) + text + bytes(8)
+    good = b"\x93NUMPY\3\0" + struct.pack("<I", len(V3)) + V3 + bytes(8)
+    assert open_model(archive(tmp_path / "good.npz", {"w.npy": good})).source.specs[0].dtype.names == ("→",)
+    with pytest.raises(error, match=message) as caught:
+        open_model(archive(tmp_path / "in.npz", {"w.npy": content}))
+    assert "'w" in caught.value.where
 
 
 @pytest.mark.parametrize("name", ["no/such/out.npz", "folder.npz"])

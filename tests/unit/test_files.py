@@ -99,6 +99,15 @@ def test_an_unfinished_file_lies_where_it_is_told(tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "名", "🌍", "\udcff"])
+def test_a_name_as_long_as_can_be(letter, tmp_path):
+    path = tmp_path / (letter * (255 // len(os.fsencode(letter))))
+    for content in (b"one", b"two"):
+        replace_file(path, views(content))
+    assert path.read_bytes() == b"two"
+    assert names_in(tmp_path) == [path.name]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_the_old_content_and_nothing_else(error, tmp_path):
     path = tmp_path / "file"

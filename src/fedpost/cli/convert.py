@@ -17,7 +17,7 @@ from rich.text import Text
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
 from fedpost.cli.errors import as_json_text, errors
 from fedpost.cli.signals import terminable
-from fedpost.conversion import KINDS, Progress, Target, convert
+from fedpost.conversion import KINDS, Progress, Target, convert, kind_of
 from fedpost.report.units import human_bytes, human_seconds, plain
 from fedpost.tensors import FORMATS
 
@@ -35,7 +35,7 @@ _PATIENCE: Final = 1.0
 @click.option(
     "--checksum", type=click.Choice(list(CHECKSUMS)), default=DEFAULT_CHECKSUM, help="The digests of a frame."
 )
-@click.option("--from", "kind", type=click.Choice(KINDS), help="What IN is, where its content does not tell.")
+@click.option("--from", "kind", type=click.Choice(KINDS), help="What IN is, if its content does not tell.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @click.option("--check", is_flag=True, help="Read the result back and compare every bit before it is called OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -68,6 +68,7 @@ def convert_command(
         target = Target.for_path(
             destination, format=format_name, framed=framed, compression=compression, checksum=checksum
         )
+        kind = kind_of(source) or kind
         done = convert(source, destination, target, kind=kind, force=force, check=check, progress=progress)
     for note in done.notes:
         console.print(Text.assemble(("note: ", "bold"), plain(note)), soft_wrap=True)

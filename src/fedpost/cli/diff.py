@@ -33,7 +33,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Call a tensor equal up to this relative difference (L2); without it, bits must be equal.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show equal tensors too.")
-@click.option("--from", "kind", type=click.Choice(KINDS), help="What a file is whose content does not tell.")
+@click.option("--from", "kind", type=click.Choice(KINDS), help="What A and B are, if their content does not tell.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, equal tensors only with --all.")
 def diff_command(
     first: Path, second: Path, tolerance: float | None, show_all: bool, kind: str | None, as_json: bool

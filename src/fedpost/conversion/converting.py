@@ -20,7 +20,7 @@ from fedpost.conversion.npz import unnamed, write_npz
 from fedpost.conversion.opening import WHOLE, ModelFile, named, open_model, read_blocks
 from fedpost.conversion.streamed import encode_frame
 from fedpost.conversion.target import Target
-from fedpost.errors import EncodeError, LocalError
+from fedpost.errors import EncodeError, LocalError, RemoteError
 from fedpost.frame import Limits
 from fedpost.tensors import Array, MemoryTensors, TensorSource, TensorSpec
 from fedpost.tensors import fedwt1 as _fedwt1
@@ -136,7 +136,11 @@ def convert(
     with unfinished(destination, replace=force) as temporary:
         _write(temporary, arrays, metadata, target, Scratch(folder), progress)
         if check:
-            _check(temporary, arrays, target, progress)
+            try:
+                _check(temporary, arrays, target, progress)
+            except RemoteError as error:  # it names a file that has no name yet
+                where = (error.where or "").replace(str(temporary), str(destination), 1)
+                raise type(error)(error.what, where=where, hint=error.hint) from error
         written = temporary.stat().st_size
     seconds = time.perf_counter() - start
     return Conversion(

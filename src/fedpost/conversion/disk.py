@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import stat
 import tempfile
 import weakref
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fedpost.errors import ConfigError, DecodeError, TruncatedError
-from fedpost.files import write_buffers
+from fedpost.files import hidden_name, write_buffers
 
 __all__ = ["BATCH", "Progress", "Scratch", "check_free", "map_file", "unfinished", "write_views"]
 
@@ -30,6 +29,7 @@ Progress = Callable[[str, int, int], None]
 """Told what is done (``"reading"``, ``"compressing"``, ``"writing"``, ``"checking"``), and how many bytes of all."""
 
 _ALIGNMENT: Final = 64
+_DESCRIPTORS: Final = Path("/proc/self/fd")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
@@ -37,12 +37,12 @@ class Scratch:
     """A growing file without a name: gone when nobody refers to it, however the process ends.
 
     Args:
-        folder: A folder on a disk with room for it.
+        folder: A folder on a disk with room for it; the folder for temporary files without it, for those who read.
     """
 
     __slots__ = ("__weakref__", "_fd", "_folder", "_size")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._fd: int | None = None
         self._size = 0
@@ -53,13 +53,18 @@ class Scratch:
         Raises:
             OSError: The disk is full or failed.
         """
-        if self._fd is None:
-            with tempfile.TemporaryFile(dir=self._folder, prefix=".fedpost-", buffering=0) as file:
-                self._fd = os.dup(file.fileno())
-            weakref.finalize(self, os.close, self._fd)
-        padding = -self._size % _ALIGNMENT if aligned else 0
-        start = self._size + padding
-        self._size += write_buffers(self._fd, [memoryview(bytes(padding)), *buffers])
+        try:
+            if self._fd is None:
+                with tempfile.TemporaryFile(dir=self._folder, prefix=".fedpost-", buffering=0) as file:
+                    self._fd = os.dup(file.fileno())
+                weakref.finalize(self, os.close, self._fd)
+            padding = -self._size % _ALIGNMENT if aligned else 0
+            start = self._size + padding
+            self._size += write_buffers(self._fd, [memoryview(bytes(padding)), *buffers])
+        except OSError as error:
+            folder = self._folder or tempfile.gettempdir()
+            hint = "" if self._folder else " (what is compressed is unpacked there; TMPDIR names another folder)"
+            raise OSError(error.errno, f"{error.strerror}{hint}", str(folder)) from error
         return start
 
     def view(self) -> memoryview:
@@ -90,7 +95,9 @@ def map_file(path: Path) -> memoryview:
 
 @contextmanager
 def unfinished(path: Path, *, replace: bool) -> Iterator[Path]:
-    """A new, empty file beside ``path`` that takes its name at the end of the block, and is removed on any error.
+    """A new, empty file that takes the name ``path`` at the end of the block, and is removed on any error.
+
+    Where the file system can, it has no name before, so that nothing stays behind a process that is killed.
 
     Args:
         path: Where it shall be. Its folder must exist.
@@ -102,7 +109,15 @@ def unfinished(path: Path, *, replace: bool) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     check_free(path, replace=replace)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = _nameless(path.parent)
+    if fd is not None:
+        try:
+            yield _DESCRIPTORS / str(fd)
+            _appear(fd, path, replace=replace)
+        finally:
+            os.close(fd)
+        return
+    temporary = path.with_name(hidden_name(path))
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))  # less the umask
     try:
         yield temporary
@@ -112,6 +127,33 @@ def unfinished(path: Path, *, replace: bool) -> Iterator[Path]:
             _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _nameless(folder: Path) -> int | None:
+    """A new file without a name, which nobody has to remove however this process ends; None where there is no such."""
+    if not hasattr(os, "O_TMPFILE") or not _DESCRIPTORS.is_dir():
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError:  # this file system has none; if it is for another reason, a file with a name fails of it, too
+        return None
+
+
+def _appear(fd: int, path: Path, *, replace: bool) -> None:
+    """Give a file without a name its name."""
+    # With the descriptor of a folder (it is not used) Python calls linkat, and that alone follows the link: open(2).
+    link = {"src": _DESCRIPTORS / str(fd), "src_dir_fd": fd, "follow_symlinks": True}
+    try:
+        os.link(dst=path, **link)  # type: ignore[arg-type] # arguments of several types
+    except FileExistsError:
+        if not replace:
+            raise _taken(path) from None
+        temporary = path.with_name(hidden_name(path))
+        try:
+            os.link(dst=temporary, **link)  # type: ignore[arg-type] # as above
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_free(path: Path, *, replace: bool) -> None:

@@ -46,11 +46,17 @@ _MAX_DESCR: Final = 8000
 _MAX_NESTING: Final = 16
 _ENCRYPTED: Final = 1
 _INFLATE: Final = -15
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-_DESCR: Final = re.compile(rb"\x93NUMPY(?:\x01\x00..|\x02\x00....)\{'descr': (.+?), 'fortran_order': ", re.DOTALL)
+_DESCR: Final = re.compile(rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': (.+?), 'fortran_order': ", re.DOTALL)
+_UNICODE: Final = b"\x93NUMPY\x03\x00"
+_HEAD: Final = len(_UNICODE) + 4
+_REST: Final = re.compile(
+    rb"(True|False), 'shape': \(((?:[0-9]{1,19}(?:, |,?(?=\))))*)\), \} *\n", re.DOTALL
+)  # behind what _DESCR matches
 _SIMPLE: Final = re.compile(r"'([<>|][a-zA-Z][0-9]{0,10}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)'")
 _FIELDS: Final = re.compile(r"\[(?:'[^'\\]*'|[0-9]+|[\[\](), ])*\]")
 
+_Place = tuple[bool, int, int]
+"""Whether a member lies in the file itself or inflated, and its first and last byte there."""
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,12 +79,14 @@ def read_npz(
     members, comment = _directory(path, view, limits)
     places = [_stored(info, view, limits) or _inflated(info, view, scratch) for info in members]
     inflated = scratch.view()
-    segments = [
-        (view if stored else inflated)[start : start + info.file_size]
-        for info, (stored, start) in zip(members, places, strict=True)
-    ]
-    names = [info.filename.removesuffix(_SUFFIX) for info in members]
+    segments = [(view if stored else inflated)[start:end] for stored, start, end in places]
     kinds = [_kind(info, segment) for info, segment in zip(members, segments, strict=True)]
+    if odd := [number for number, segment in enumerate(segments) if _is_unicode(segment)]:
+        for number in odd:
+            places[number] = _without_descr(members[number], segments[number], kinds[number], scratch)
+        inflated = scratch.view()
+        segments = [(view if stored else inflated)[start:end] for stored, start, end in places]
+    names = [info.filename.removesuffix(_SUFFIX) for info in members]
     frame = Frame.build({_SECTION: [names, kinds]}, segments, checksum="none")
     return FORMATS.get("numpy").decode(frame, limits), _metadata(comment), inflated
 
@@ -135,8 +143,8 @@ def _data(info: zipfile.ZipInfo, view: memoryview) -> int:
     return start
 
 
-def _stored(info: zipfile.ZipInfo, view: memoryview, limits: Limits) -> tuple[bool, int] | None:
-    """Where a member that is stored as it is begins; None for one that is compressed."""
+def _stored(info: zipfile.ZipInfo, view: memoryview, limits: Limits) -> _Place | None:
+    """Where a member that is stored as it is lies; None for one that is compressed."""
     start = _data(info, view)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         if info.file_size > info.compress_size * limits.max_ratio:
@@ -146,11 +154,11 @@ def _stored(info: zipfile.ZipInfo, view: memoryview, limits: Limits) -> tuple[bo
         raise UnsupportedError(f"compression {info.compress_type} is not NumPy's", where=_where(info))
     if zlib.crc32(view[start : start + info.file_size]) != info.CRC:
         raise IntegrityError("its CRC does not match", where=_where(info))
-    return True, start
+    return True, start, start + info.file_size
 
 
-def _inflated(info: zipfile.ZipInfo, view: memoryview, scratch: Scratch) -> tuple[bool, int]:
-    """Inflate a member onto the disk; where it begins there."""
+def _inflated(info: zipfile.ZipInfo, view: memoryview, scratch: Scratch) -> _Place:
+    """Inflate a member onto the disk; where it lies there."""
     start = _data(info, view)
     left = view[start : start + info.compress_size]
     coder = zlib.decompressobj(_INFLATE)
@@ -172,7 +180,7 @@ def _inflated(info: zipfile.ZipInfo, view: memoryview, scratch: Scratch) -> tupl
         raise DecodeError(f"it does not come to its {info.file_size} bytes", where=_where(info))
     if crc != info.CRC:
         raise IntegrityError("its CRC does not match", where=_where(info))
-    return False, begin
+    return False, begin, begin + size
 
 
 def _kind(info: zipfile.ZipInfo, segment: memoryview) -> str:
@@ -181,13 +189,39 @@ def _kind(info: zipfile.ZipInfo, segment: memoryview) -> str:
     if found is None:
         raise DecodeError("not a .npy file as NumPy writes it", where=_where(info))
     try:
-        dtype = _dtype(found[1].decode("latin1"))
+        dtype = _dtype(found[1].decode("utf-8" if _is_unicode(segment) else "latin1"))
         if info.comment and dtype.kind == "V" and dtype.names is None:
             named = dtype_from_name(info.comment.decode("utf-8", "replace"))
             dtype = named if named.itemsize == dtype.itemsize else dtype
         return dtype_name(dtype)
+    except UnicodeDecodeError as error:
+        raise DecodeError("its header is no UTF-8", where=_where(info)) from error
     except FedpostError as error:
         raise UnsupportedError(error.what, where=_where(info), hint=error.hint) from error
+
+
+def _is_unicode(segment: memoryview) -> bool:
+    return bytes(segment[: len(_UNICODE)]) == _UNICODE
+
+
+def _without_descr(info: zipfile.ZipInfo, segment: memoryview, kind: str, scratch: Scratch) -> _Place:
+    """A member of version 3, whose fields have names beyond Latin-1, as one of bytes without meaning; where it lies.
+
+    The format ``numpy`` knows versions 1 and 2; the element type stands in its table.
+    """
+    head = bytes(segment[:_MAX_HEADER])
+    start = _DESCR.match(head)
+    rest = None if start is None else _REST.match(head, start.end())
+    if rest is None or rest.end() - _HEAD != int.from_bytes(head[_HEAD - 4 : _HEAD], "little"):
+        raise DecodeError("not a .npy file as NumPy writes it", where=_where(info))
+    shape = tuple(map(int, rest[2].replace(b",", b" ").split()))
+    described = {"descr": f"|V{dtype_from_name(kind).itemsize}", "fortran_order": rest[1] == b"True", "shape": shape}
+    new = io.BytesIO()
+    np.lib.format.write_array_header_1_0(new, described)
+    begin = scratch.append([new.getbuffer()], aligned=True)
+    for at in range(rest.end(), segment.nbytes, BATCH):
+        scratch.append([segment[at : at + BATCH]])
+    return False, begin, begin + new.getbuffer().nbytes + segment.nbytes - rest.end()
 
 
 def _dtype(descr: str) -> np.dtype[Any]:

@@ -7,7 +7,6 @@ are stored as they are are views of it, others are read in blocks. Every error n
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,8 +38,6 @@ MAX_WHOLE: Final = 1 << 31
 
 _MAX_HEADER: Final = 100_000_000  # what safetensors allows
 _RAW_RATIO: Final = 16
-_SMALL: Final = 1 << 21
-_KEPT: Final = 16
 _PARTS: Final = 8
 _MSGPACK: Final = 0x86
 _MARK: Final = 16
@@ -102,13 +99,13 @@ def open_model(
         kind: One of :data:`KINDS`; without it the content tells.
         limits: The reader's budget; without it what :func:`local_limits` says.
         scratch: Takes what must be inflated whole: the members of a compressed ``.npz``. Without it they go to a
-            file without a name beside this one.
+            file without a name in the folder for temporary files (``TMPDIR``).
 
     Raises:
         ConfigError: No such kind.
         MissingExtraError: The kind needs an extra that is not installed.
         DecodeError: The file is of no known kind, or damaged, or goes over the limits; it names the file.
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or there is no room for what must be inflated.
     """
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}", hint=f"Known: {', '.join(KINDS)}.")
@@ -120,7 +117,7 @@ def open_model(
             raise _unknown(head)
         limits = limits or local_limits(view.nbytes)
         if kind == "npz":
-            source, metadata, inflated = read_npz(path, view, limits, scratch or Scratch(path.parent))
+            source, metadata, inflated = read_npz(path, view, limits, scratch or Scratch())
             return ModelFile(path, kind, kind, view.nbytes, source, metadata, memory=(view, inflated))
         if kind == "frame":
             return _open_frame(path, view, limits)
@@ -151,11 +148,14 @@ def kind_of(path: Path) -> str | None:
 
 def local_limits(nbytes: int) -> Limits:
     """The budget for a file of the user's own of that size: it may be large, but not swell without bound."""
+    room = max(DEFAULT_LIMITS.max_raw, _RAW_RATIO * nbytes)
     return replace(
         DEFAULT_LIMITS,
         max_frame=max(DEFAULT_LIMITS.max_frame, nbytes),
-        max_raw=max(DEFAULT_LIMITS.max_raw, _RAW_RATIO * nbytes),
+        max_raw=room,
+        free_raw=room,
         max_header=_MAX_HEADER,
+        max_section=_MAX_HEADER,
     )
 
 
@@ -196,29 +196,8 @@ _READERS: Final[dict[str, Callable[..., tuple[dict[str, Array], dict[str, Any]]]
 }
 
 
-class _KeepingFrame(Frame):
-    """A frame that keeps its last few small compressed segments: each of their many tensors is read by itself."""
-
-    __slots__ = ("_kept",)
-
-    def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
-        super().__init__(*arguments, **named_arguments)
-        self._kept: OrderedDict[int, memoryview] = OrderedDict()
-
-    def read(self, index: int, start: int, stop: int) -> memoryview:
-        """Bytes ``start`` to ``stop`` of a segment."""
-        if self.coding(index) == "none" or self.raw_size(index) > _SMALL:
-            return super().read(index, start, stop)
-        if index not in self._kept:
-            self._kept[index] = super().read(index, 0, self.raw_size(index))
-        self._kept.move_to_end(index)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[index][start:stop]
-
-
 def _open_frame(path: Path, view: memoryview, limits: Limits) -> ModelFile:
-    frame = _KeepingFrame.decode(view, limits=limits, verify="lazy")
+    frame = Frame.decode(view, limits=limits, verify="lazy")
     if "pipeline" not in frame.section_names:
         raise DecodeError("a frame without tensors", hint="fedpost inspect shows what it holds.")
     pipeline = pipeline_of(frame)

@@ -15,7 +15,6 @@ import numpy as np
 from fedpost.checksums import CHECKSUMS
 from fedpost.compression import Compression
 from fedpost.conversion.disk import BATCH, Progress, Scratch
-from fedpost.errors import EncodeError
 from fedpost.frame import Frame
 from fedpost.frame.chunks import CHUNK, compress
 from fedpost.frame.header import MINOR, Header, SegmentTable, pack_header
@@ -112,12 +111,13 @@ def _compressed(
     for segment, begin, row, smaller in zip(segments, begins, lengths, shrunk, strict=True):
         out.append([segment if begin is None or not smaller else view[begin : begin + sum(row)]])
     names = {name: number for number, name in enumerate(dict.fromkeys(one.name for one in each), 1)}
-    table = SegmentTable([segment.nbytes for segment in segments], _digests(out, checksum))
+    table = SegmentTable([segment.nbytes for segment in segments], b"".join(map(CHECKSUMS.get(checksum).of, out)))
     if any(shrunk):
         coding = [names[one.name] if smaller else 0 for one, smaller in zip(each, shrunk, strict=True)]
         chunks = [row for row, smaller in zip(lengths, shrunk, strict=True) if smaller]
         table = SegmentTable(table.raw, table.digests, list(names), coding, CHUNK, chunks)
-    header = Header(checksum, [], table, _packed(sections))
+    packed = Frame.build(sections)  # sections alone
+    header = Header(checksum, [], table, [(name, packed.section(name, msgspec.Raw)) for name in packed.section_names])
     return Frame(pack_header(header), header, out, unverified=bytearray(), minor=MINOR)
 
 
@@ -135,15 +135,3 @@ def _batches(segments: Sequence[memoryview]) -> Iterator[list[_Item]]:
                 batch, held = [], 0
     if batch:
         yield batch
-
-
-def _digests(stored: Sequence[Sequence[memoryview]], checksum: str) -> bytes:
-    algorithm = CHECKSUMS.get(checksum)
-    return b"".join(map(algorithm.of, stored))
-
-
-def _packed(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Raw]]:
-    try:
-        return [(name, msgspec.Raw(msgspec.msgpack.encode(value))) for name, value in sections.items()]
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EncodeError(f"a header section cannot be encoded: {error}") from error

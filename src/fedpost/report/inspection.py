@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fedpost.conversion import kind_of
 from fedpost.errors import RemoteError
 from fedpost.frame import Frame, Limits
 from fedpost.objects.outline import Node, outline, type_names
@@ -94,7 +95,17 @@ def describe(path: Path, *, verify: bool, limits: Limits, depth: int | None = No
     except RemoteError as error:
         inside = error.where if error.where != str(path) else None
         where = f"{path}: {inside}" if inside else str(path)
-        raise type(error)(error.what, where=where, hint=error.hint) from error
+        raise type(error)(
+            error.what, where=where, hint=error.hint or (_hint(path) if error.where == "prologue" else None)
+        ) from error
+
+
+def _hint(path: Path) -> str | None:
+    """What to do with a file of another kind."""
+    kind = kind_of(path)
+    if kind in (None, "frame"):
+        return None
+    return f"It is a {kind} file: fedpost convert writes a frame of it, fedpost diff compares it."
 
 
 def _describe(path: Path, frame: Frame, limits: Limits, *, verify: bool, depth: int | None) -> FrameDescription:

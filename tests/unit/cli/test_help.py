@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -42,3 +44,32 @@ def test_version_and_module():
     result = subprocess.run([sys.executable, "-m", "fedpost", "--help"], capture_output=True, text=True, check=True)
     assert "fedpost run" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_ctrl_c_while_it_loads_is_no_traceback(tmp_path, number):
+    """A module that is slow to load, and is interrupted meanwhile."""
+    (tmp_path / "rich.py").write_text(
+        f"import os, threading\nos.kill(os.getpid(), {int(number)})\nthreading.Event().wait(60)"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "fedpost", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
+
+
+def test_loading_it_leaves_ctrl_c_as_it_was():
+    code = "import signal, fedpost.cli; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_what_is_missing_is_named(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import fedpost.cli"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("the command line needs click and rich. pip install 'fedpost[run]'")

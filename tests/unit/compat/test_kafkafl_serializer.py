@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from fedpost.compat.kafkafl import (
 )
 from fedpost.errors import DecodeError, EncodeError, IntegrityError, LimitError, UnsupportedError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Part, PartAssembler
+from fedpost.frame import frame as frame_module
+from fedpost.frame import header as header_module
 from fedpost.objects import new_registry, register
 from fedpost.pipeline import Pipeline, decode_tensors
 from fedpost.telemetry import Telemetry
@@ -125,7 +128,9 @@ def test_what_else_is_said_is_kept():
 @pytest.mark.parametrize(
     ("metadata", "what"),
     [
-        ({"model_version": 2}, "got `int` - at `model_version`"),
+        ({"model_version": b"2"}, "got `bytes` - at `model_version`"),
+        ({"round_number": np.float32(1.5)}, "round_number"),
+        ({"extra": np.zeros(3)}, "cannot be encoded"),
         ({"client_id": b"a"}, "client_id"),
         ({"client_id": "a" * 1025}, "client_id"),
         ({"client_id": "\ud800"}, "cannot be encoded"),
@@ -141,6 +146,75 @@ def test_metadata_that_cannot_be_sent(metadata, what):
     with pytest.raises(SerializationError, match=what) as caught:
         AdvancedSerializer().serialize_comprehensive(MODEL, metadata=metadata)
     assert isinstance(caught.value, EncodeError)
+
+
+def test_metadata_of_numpy_is_kept_as_python_s():
+    serializer = AdvancedSerializer()
+    given = {"model_version": np.int32(2), "round_number": np.int64(3), "client_id": np.str_("site")}
+    extra = {"loss": np.float32(0.5), "hits": (np.uint8(7), [np.bool_(True)]), "deep": {"half": np.float16(0.25)}}
+    package, metadata = serializer.serialize_comprehensive(MODEL, metadata={**given, **extra})
+    assert repr((metadata.model_version, metadata.round_number, metadata.client_id)) == "('2', 3, 'site')"
+    assert repr(serializer.inspect(package).extra) == repr({"loss": 0.5, "hits": [7, [True]], "deep": {"half": 0.25}})
+    for version, kept in ((None, "1.0"), (2, "2"), (0.5, "0.5")):
+        _, metadata = serializer.serialize_comprehensive(MODEL, metadata={"model_version": version, "client_id": None})
+        assert (metadata.model_version, metadata.client_id) == (kept, None)
+
+
+ARRAYS = [np.arange(3.0), np.zeros((2, 2), np.int8)]
+
+
+@pytest.mark.parametrize("data_type", ["model_weights", "aggregation_result"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        tuple(ARRAYS),
+        (),
+        collections.OrderedDict(b=ARRAYS[0], a=ARRAYS[1]),
+        [np.float32(1.5), ARRAYS[0]],
+        {"w": ARRAYS[0], "steps": np.int64(7)},
+        [np.ma.array([1.0, 2.0], mask=[False, True])],
+        collections.deque(ARRAYS),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_what_comes_back_is_of_the_type_that_was_sent(data_type, data):
+    for layout in SerializationFormat:
+        serializer = AdvancedSerializer({"default_format": layout})
+        package, metadata = serializer.serialize_comprehensive(data, data_type)
+        found, again = serializer.deserialize_comprehensive(package)
+        assert metadata == again
+        assert repr(found) == repr(data)
+        values = (list(one.values()) if isinstance(one, dict) else list(one) for one in (found, data))
+        for one, other in zip(*values, strict=True):
+            assert (type(one), one.dtype, one.shape) == (type(other), other.dtype, other.shape)
+
+
+def test_an_array_of_another_class_is_refused_by_its_place():
+    with pytest.raises(SerializationError, match="recarray") as caught:
+        AdvancedSerializer().serialize_comprehensive([ARRAYS[0], np.array([1.0]).view(np.recarray)])
+    assert caught.value.where == "$[1]"
+
+
+def test_a_mapped_array_is_a_model_like_others(tmp_path):
+    np.save(tmp_path / "w.npy", ARRAYS[0])
+    mapped = np.load(tmp_path / "w.npy", mmap_mode="r")
+    serializer = AdvancedSerializer({"default_format": "msgpack"})
+    package, _ = serializer.serialize_comprehensive([mapped])
+    (found,), _ = serializer.deserialize_comprehensive(package)
+    assert type(found) is np.ndarray
+    assert found.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_the_header_is_not_decoded_more_often_than_it_is_read_back(monkeypatch):
+    """What stands in the header of many small tensors costs as much as they do."""
+    decoded = []
+    honest = frame_module.read_header
+    monkeypatch.setattr(frame_module, "read_header", lambda *given: decoded.append(1) or honest(*given))
+    monkeypatch.setattr(header_module, "read_header", lambda *given: decoded.append(1) or honest(*given))
+    package, _ = AdvancedSerializer().serialize_comprehensive(MODEL)
+    assert len(decoded) == 1
+    AdvancedSerializer().deserialize_comprehensive(package)
+    assert len(decoded) == 2
 
 
 @pytest.mark.parametrize("data_type", ["model_weights", "gradients", "weight_update"])
@@ -231,8 +305,9 @@ def relabelled(package, **changes):
         ({"format": "json_base64"}, "its format is json_base64", DecodeError),
         ({"format": "pickle"}, "Invalid enum value 'pickle'", DecodeError),
         ({"compression": "gzip"}, "its compression is gzip", DecodeError),
-        ({"container": "object"}, "the data are no model", DecodeError),
+        ({"container": "object"}, "the data are an object, and they are none", DecodeError),
         ({"container": "list"}, "not named by their places", DecodeError),
+        ({"container": "tuple"}, "not named by their places", DecodeError),
         ({"container": "set"}, "Invalid enum value 'set'", DecodeError),
         ({"timestamp": float("nan")}, "its time is no number", DecodeError),
         ({"original_size": -1}, "original_size", DecodeError),
@@ -250,6 +325,13 @@ def test_metadata_that_lie(layout, changes, what, kind):
     with pytest.raises(SerializationError, match=what) as caught:
         AdvancedSerializer().deserialize_comprehensive(relabelled(package, **changes))
     assert isinstance(caught.value, kind)
+
+
+def test_an_object_that_says_it_is_a_model():
+    package, _ = AdvancedSerializer().serialize_comprehensive({"text": 1}, "metadata")
+    for kind in ("model_weights", "gradients", "weight_update"):
+        with pytest.raises(SerializationError, match="the data are no model"):
+            AdvancedSerializer().deserialize_comprehensive(relabelled(package, data_type=kind))
 
 
 def test_formats_without_a_table_in_the_header_must_say_what_they_hold():

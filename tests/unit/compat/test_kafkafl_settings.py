@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from fedpost.compat.kafkafl import (
     AdvancedSerializer,
     CompressionType,
+    KafkaSettings,
+    PerformanceSettings,
+    PrivacySettings,
+    SecuritySettings,
+    SerializationError,
     SerializationFormat,
+    SerializationProfiler,
     SerializationSettings,
     Settings,
     load_settings,
 )
 from fedpost.errors import ConfigError
+from fedpost.telemetry import Telemetry
 
 
 def wrong(config):
@@ -181,6 +189,86 @@ def test_a_mapping_is_checked_alike():
 def test_what_is_not_there_is_known_by_name():
     settings = load_settings({"communication": {"enable_differential_updates": True}})
     assert settings.not_built() == {"communication.enable_differential_updates": "differential updates"}
+
+
+def test_what_is_switched_on_and_not_there_is_told(caplog, load, tmp_path):
+    load("communication:\n  enable_differential_updates: true\n")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("fedpost.compat.kafkafl", "WARNING")
+    assert record.getMessage() == (
+        f"{tmp_path}/settings.yaml:2: differential updates are not available in this version: "
+        "every update is sent whole"
+    )
+    caplog.clear()
+    load("{}")
+    assert not caplog.records
+
+
+WEIGHTS = [np.random.default_rng(3).random(20_000)]
+
+
+def test_the_whole_template_is_taken_and_all_of_it_counts(caplog):
+    settings = load_settings(
+        {
+            "serialization": {"default_compression": "none", "chunk_size": 8192},
+            "kafka": {"max_message_size": 8192},
+            "performance": {"profiling_interval": 2, "max_serialization_time": 60.0},
+        }
+    )
+    serializer = AdvancedSerializer(settings)
+    assert serializer.settings is settings.serialization
+    with caplog.at_level("INFO", logger="fedpost.compat.kafkafl"):
+        package, _ = serializer.serialize_comprehensive(WEIGHTS)
+        assert not caplog.records
+        serializer.deserialize_comprehensive(package)
+        assert "after 2 operations" in caplog.text
+    assert serializer.profiler.get_performance_report()["serialization_times"]["count"] == 1
+    hurried = msgspec.structs.replace(
+        settings, performance=PerformanceSettings(enable_profiling=False, max_serialization_time=1e-9)
+    )
+    with pytest.raises(SerializationError, match=r"1e-09 s allowed"):
+        AdvancedSerializer(hurried).serialize_comprehensive(WEIGHTS)
+    patient = AdvancedSerializer(hurried, max_serialization_time=60.0)
+    patient.serialize_comprehensive(WEIGHTS)  # what the caller says goes before
+    assert patient.profiler is None
+    assert AdvancedSerializer(settings.serialization).profiler is None
+
+
+def test_a_profiler_that_is_there_is_not_doubled():
+    settings = Settings()
+    profiler = SerializationProfiler(settings.performance)
+    serializer = AdvancedSerializer(settings, telemetry=Telemetry(profiler))
+    serializer.serialize_comprehensive(WEIGHTS)
+    assert serializer.profiler is profiler
+    assert profiler.get_performance_report()["error_rates"]["count"] == 1
+
+
+def test_one_part_may_not_be_more_than_a_message():
+    settings = {"serialization": {"enable_chunking": False, "default_compression": "none"}}
+    whole = AdvancedSerializer(load_settings({**settings, "kafka": {"max_message_size": 65_536}}))
+    package, _ = whole.serialize_comprehensive(WEIGHTS)
+    with pytest.raises(SerializationError, match="of a message") as caught:
+        whole.iter_parts(package)
+    assert caught.value.where == "kafka.max_message_size"
+    (part,) = AdvancedSerializer(load_settings(settings)).iter_parts(package)
+    size = part.nbytes
+    exact = AdvancedSerializer(load_settings({**settings, "kafka": {"max_message_size": size}}))
+    assert len(bytes(next(iter(exact.iter_parts(package))))) == size
+    with pytest.raises(SerializationError, match=f"{size} bytes are more than the {size - 1}"):
+        AdvancedSerializer(load_settings({**settings, "kafka": {"max_message_size": size - 1}})).iter_parts(package)
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        (Settings(security=SecuritySettings(encryption_enabled=True)), "security.encryption_enabled"),
+        (Settings(privacy=PrivacySettings(differential_privacy_enabled=True)), "privacy.differential_privacy_enabled"),
+        (Settings(kafka=KafkaSettings(max_message_size=4096)), "serialization.chunk_size"),
+        (Settings(serialization=SerializationSettings(compression_level=99)), "serialization.compression_level"),
+    ],
+)
+def test_a_template_that_was_made_by_hand_is_checked_too(settings, where):
+    assert wrong(settings).where == where
 
 
 def test_settings_cannot_be_changed():

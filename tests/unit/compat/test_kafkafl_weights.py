@@ -38,7 +38,7 @@ def test_the_header_alone():
     assert all(type(size) is int for row in wanted["array_info"] for size in (*row["shape"], row["size"]))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "S3", "M8[s]"])
+@pytest.mark.parametrize("dtype", ["complex64", "S3", "M8[s]"])
 def test_types_that_are_not_supported(dtype):
     serializer = WeightSerializer()
     weights = [np.zeros(2, np.float32), np.zeros(2, dtype)]
@@ -53,12 +53,13 @@ def test_types_that_are_not_supported(dtype):
 
 def test_the_supported_types_can_be_changed():
     serializer = WeightSerializer()
-    serializer.supported_dtypes.add("int64")
+    serializer.supported_dtypes.add("complex64")
     serializer.supported_dtypes.discard("float32")
-    same(serializer.deserialize_weights(serializer.serialize_weights([np.arange(3)]))[0], [np.arange(3)])
+    numbers = [np.arange(3, dtype=np.complex64)]
+    same(serializer.deserialize_weights(serializer.serialize_weights(numbers))[0], numbers)
     with pytest.raises(SerializationError, match="float32 is not supported"):
         serializer.serialize_weights(WEIGHTS)
-    assert "int64" not in WeightSerializer().supported_dtypes
+    assert "complex64" not in WeightSerializer().supported_dtypes
 
 
 @pytest.mark.parametrize("weights", [np.zeros((2, 2)), "text", {"a": np.zeros(1)}, [[1.0, 2.0]], [None]])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpost import dump
-from fedpost.errors import IntegrityError
+from fedpost.errors import DecodeError, IntegrityError
 from fedpost.frame import DEFAULT_LIMITS
 from fedpost.report.inspection import describe
 
@@ -38,3 +38,9 @@ def test_a_tree_in_a_segment_is_checked_and_no_other(tmp_path):
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match="segment 0"):
         describe(path, verify=False, limits=DEFAULT_LIMITS)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    np.savez(tmp_path / "weights.npz", a=np.ones(3))
+    with pytest.raises(DecodeError, match=r"It is a npz file: fedpost convert"):
+        describe(tmp_path / "weights.npz", verify=False, limits=DEFAULT_LIMITS)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final
 
-__all__ = ["CompressionType", "SerializationFormat", "SerializationMetadata"]
+import numpy as np
+
+from fedpost.errors import EncodeError
+
+__all__ = ["CompressionType", "SerializationFormat", "SerializationMetadata", "split"]
+
+_FIELDS: Final = ("model_version", "client_id", "round_number")
+_DEPTH: Final = 32
 
 
 class SerializationFormat(StrEnum):
@@ -65,3 +74,33 @@ class SerializationMetadata:
     client_id: str | None = None
     round_number: int | None = None
     data_type: str = "model_weights"
+
+
+def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a caller's metadata becomes fields, and the rest; NumPy's scalars become Python's.
+
+    Raises:
+        EncodeError: It is no mapping.
+    """
+    if not isinstance(metadata, Mapping | None):
+        raise EncodeError(f"metadata are a mapping, not {type(metadata).__name__}")
+    given = {key: _plain(value, _DEPTH) for key, value in (metadata or {}).items()}
+    fields: dict[str, Any] = {key: given.pop(key) for key in _FIELDS if key in given}
+    version = fields.get("model_version")
+    if version is None:
+        fields["model_version"] = "1.0"
+    elif type(version) in (int, float):
+        fields["model_version"] = str(version)
+    return fields, given
+
+
+def _plain(value: object, depth: int) -> object:
+    """A value with Python's numbers and texts in place of NumPy's; what is nested deeper stays as it is."""
+    if isinstance(value, np.generic):
+        item = value.item()
+        return item if isinstance(item, bool | int | float | str | bytes) else value
+    if type(value) is dict and depth:
+        return {key: _plain(inner, depth - 1) for key, inner in value.items()}
+    if type(value) in (list, tuple) and depth:
+        return [_plain(inner, depth - 1) for inner in value]  # type: ignore[attr-defined] # it is one of the two
+    return value

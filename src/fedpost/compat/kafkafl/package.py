@@ -7,33 +7,50 @@ and compression are compared with the frame's own, and what it says of arrays wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Final, Self
 
 import msgspec
+import numpy as np
 
 from fedpost.checksums import CHECKSUMS
 from fedpost.codecs import Dense
 from fedpost.compat.kafkafl.metadata import CompressionType, SerializationFormat, SerializationMetadata
-from fedpost.compat.kafkafl.packing import MODELS, Container
+from fedpost.compat.kafkafl.packing import Container
 from fedpost.compat.kafkafl.settings import FORMAT_NAMES
 from fedpost.errors import DecodeError, EncodeError, IntegrityError
 from fedpost.frame import Frame, Limits
-from fedpost.frame.header import read_header
 from fedpost.objects.wire import SECTION as OBJECT
 from fedpost.pipeline import METADATA, pipeline_of
-from fedpost.tensors import TensorSpec
+from fedpost.tensors import Array, TensorSpec
 from fedpost.tensors.dtypes import dtype_name
 
 __all__ = ["SECTION", "PackageHeader", "PackageInfo", "SpecTable", "checksum_of", "data_sizes", "read_info"]
 
 SECTION: Final = "serialization"
-_ANY: Final = Limits(max_frame=1 << 62, max_header=1 << 62)
+_PROLOGUE: Final = 40  # bytes; docs/spec/frame.md
 _NIL: Final = b"\xc0"
 _WHERE: Final = f"section {SECTION!r}"
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Segments(msgspec.Struct, array_like=True, frozen=True):
+    raw: msgspec.Raw
+    digests: bytes
+
+
+class _Head(msgspec.Struct, array_like=True, frozen=True):
+    """The beginning of a frame's header."""
+
+    checksum: str
+    requires: msgspec.Raw
+    segments: _Segments
+
+
+_HEAD: Final = msgspec.msgpack.Decoder(_Head)
 
 
 class SpecTable(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -54,12 +71,13 @@ class SpecTable(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     kinds: list[int]
 
     @classmethod
-    def of(cls, specs: tuple[TensorSpec, ...]) -> Self:
-        """The table of some arrays."""
-        dtypes: dict[str, int] = {}
-        kinds = [dtypes.setdefault(dtype_name(spec.dtype), len(dtypes)) for spec in specs]
-        dims = [dim for spec in specs for dim in spec.shape]
-        return cls([spec.name for spec in specs], bytes(len(spec.shape) for spec in specs), dims, list(dtypes), kinds)
+    def of(cls, names: Iterable[str], arrays: Collection[Array | TensorSpec]) -> Self:
+        """The table of some arrays, or of what is said of them."""
+        dtypes: dict[np.dtype[Any], int] = {}
+        kinds = [dtypes.setdefault(array.dtype, len(dtypes)) for array in arrays]
+        shapes = [array.shape for array in arrays]
+        ranks = bytes(map(len, shapes))
+        return cls(list(names), ranks, list(chain.from_iterable(shapes)), list(map(dtype_name, dtypes)), kinds)
 
     def rows(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         """Name, element type and shape of each array.
@@ -132,8 +150,8 @@ class PackageHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         if any(frame.coding(index) not in ("none", self.compression) for index in range(len(frame))):
             raise DecodeError(f"its compression is {self.compression}, the frame's is not", where=_WHERE)
         if self.container == "object":
-            if self.data_type in MODELS or self.specs is not None:
-                raise DecodeError(f"its data type is {self.data_type!r}, the data are no model", where=_WHERE)
+            if OBJECT not in frame.section_names or self.specs is not None:
+                raise DecodeError("it says that the data are an object, and they are none", where=_WHERE)
         else:
             found = pipeline_of(frame)
             if found.format.name != FORMAT_NAMES[self.format]:
@@ -152,6 +170,8 @@ class PackageHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         if self.specs is None:
             if self.format is not SerializationFormat.BINARY_CUSTOM:
                 raise DecodeError("it says nothing of the arrays", where=_WHERE)
+            return
+        if self.specs == SpecTable.of([spec.name for spec in specs], specs):
             return
         said = list(self.specs.rows())
         if len(said) != len(specs):
@@ -190,8 +210,8 @@ def read_info(frame: Frame, limits: Limits) -> tuple[PackageHeader, dict[str, An
 
 def checksum_of(frame: Frame) -> str:
     """The frame's own digest algorithm over what is data in its header and the digests of its segments; hexadecimal."""
-    # The header was decoded, or made here, before: its budget was the frame's affair.
-    digests = read_header(next(frame.buffers()), _ANY)[2].segments.digests
+    # The header was checked, or made here, before: of all that stands in it nothing but the digests is decoded again.
+    digests = _HEAD.decode(next(frame.buffers())[_PROLOGUE:]).segments.digests
     return CHECKSUMS.get(frame.checksum).of([_in_header(frame), memoryview(digests)]).hex()
 
 

@@ -1,12 +1,14 @@
 """What is sent, as a frame: models by a pipeline, in the format that is configured; other values as fedpost's objects.
 
-Rules: what comes back is what was sent, of the same type; what could not be is refused by its path.
+Rules: what comes back is what was sent, of the same type; what could not be is refused by its path. So only lists,
+tuples and dictionaries of plain arrays are models of the configured format; an ordered dictionary, or scalars among the
+arrays, are objects. An array that is mapped from a file comes back as an array.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -14,49 +16,68 @@ from fedpost.errors import DecodeError, EncodeError
 from fedpost.frame import Frame
 from fedpost.objects import TypeRegistry, to_frame
 from fedpost.pipeline import Pipeline
-from fedpost.tensors import Array, MemoryTensors, TensorSource, TensorSpec
+from fedpost.tensors import Array, TensorSource
 
-__all__ = ["MODELS", "Container", "arrays_of", "encode", "is_model"]
+__all__ = ["MODELS", "Container", "arrays_of", "encode", "is_model", "is_of_arrays"]
 
-Container = Literal["list", "dict", "object"]
-"""What was sent: a list of arrays, a dictionary of them by name, or another value."""
+Container = Literal["list", "tuple", "dict", "object"]
+"""What was sent: a list or tuple of arrays, a dictionary of them by name, or another value."""
 
 MODELS: Final = frozenset({"model_weights", "weight_update", "gradients"})
 """Data types that are arrays and nothing else."""
 
+_CONTAINERS: Final[dict[type, Container]] = {list: "list", tuple: "tuple", dict: "dict"}
+_PLAIN: Final = (np.ndarray, np.memmap)
+
 
 def is_model(data: object) -> bool:
-    """Whether a value is a list of arrays, or a dictionary of them by names that are text."""
-    if type(data) is dict:
-        return bool(data) and all(type(k) is str and type(v) is np.ndarray for k, v in data.items())
-    return type(data) is list and bool(data) and all(type(array) is np.ndarray for array in data)
+    """Whether a value is a list or tuple of arrays, or a dictionary of them by names that are text."""
+    if type(data) not in _CONTAINERS or not isinstance(data, dict | list | tuple):
+        return False
+    names: Iterable[object] = data if isinstance(data, dict) else ()
+    arrays: Iterable[object] = data.values() if isinstance(data, dict) else data
+    return all(type(name) is str for name in names) and all(type(array) in _PLAIN for array in arrays)
+
+
+def is_of_arrays(data: object) -> bool:
+    """Whether a value is any sequence of NumPy's arrays and scalars, or any mapping of them by names that are text."""
+    if isinstance(data, Mapping):
+        return all(isinstance(name, str) for name in data) and _are_arrays(data.values())
+    return (
+        isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray | memoryview) and _are_arrays(data)
+    )
+
+
+def _are_arrays(values: Iterable[object]) -> bool:
+    return all(isinstance(value, np.ndarray | np.generic) for value in values)
 
 
 def encode(
     data: object, data_type: object, pipeline: Pipeline, registry: TypeRegistry
-) -> tuple[Frame, Container, tuple[TensorSpec, ...]]:
-    """A value as a frame, what it is, and the specs of a model's arrays.
+) -> tuple[Frame, Container, Mapping[str, Array]]:
+    """A value as a frame, what it is, and a model's arrays by name.
 
     Raises:
         EncodeError: The data type is a model's, and the value is none; or it has parts that cannot be sent.
     """
     if not isinstance(data_type, str):
         raise EncodeError(f"a data type is text, not {type(data_type).__name__}")
-    if data_type not in MODELS and not is_model(data):
-        compression = None if pipeline.compression is None else str(pipeline.compression)
-        return to_frame(data, registry=registry, checksum=pipeline.checksum, compression=compression), "object", ()
-    if isinstance(data, Mapping):
-        arrays: dict[str, Array] = dict(data)
-    elif isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray | memoryview):
-        arrays = {str(index): array for index, array in enumerate(data)}
-    else:
+    wanted = data_type in MODELS
+    if is_model(data) and (data or wanted):
+        arrays = _by_name(data)
+        return pipeline.encode(arrays), _CONTAINERS[type(data)], arrays
+    if wanted and not is_of_arrays(data):
         hint = "Give a list of arrays, or a dictionary of them by name."
         raise EncodeError(f"{type(data).__name__} is no {data_type}", hint=hint)
-    frame = pipeline.encode(arrays)
-    return frame, "dict" if isinstance(data, Mapping) else "list", MemoryTensors(arrays).specs
+    compression = None if pipeline.compression is None else str(pipeline.compression)
+    return to_frame(data, registry=registry, checksum=pipeline.checksum, compression=compression), "object", {}
 
 
-def arrays_of(tensors: TensorSource, container: Container) -> dict[str, Array] | list[Array]:
+def _by_name(data: Any) -> dict[str, Array]:
+    return dict(data) if isinstance(data, dict) else {str(index): array for index, array in enumerate(data)}
+
+
+def arrays_of(tensors: TensorSource, container: Container) -> dict[str, Array] | list[Array] | tuple[Array, ...]:
     """The model whose tensors these are.
 
     Raises:
@@ -66,5 +87,5 @@ def arrays_of(tensors: TensorSource, container: Container) -> dict[str, Array] |
     if container == "dict":
         return arrays
     if any(name != str(index) for index, name in enumerate(arrays)):
-        raise DecodeError("the arrays of a list are not named by their places")
-    return list(arrays.values())
+        raise DecodeError(f"the arrays of a {container} are not named by their places")
+    return tuple(arrays.values()) if container == "tuple" else list(arrays.values())

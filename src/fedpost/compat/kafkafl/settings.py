@@ -1,12 +1,13 @@
 """Settings, typed and checked in full: the eight keys of the serializer, and the six parts of the whole template.
 
 Rules: every key may be left out; an unknown one is an error that names the nearest. What an enabled setting needs and
-this version does not have is an error: at once where somebody's privacy hangs on it, else when it is asked for.
+this version does not have is an error where somebody's privacy hangs on it; else it is logged as a warning, with what
+is done instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from fedpost.tensors import FORMATS
 
 __all__ = [
     "FORMAT_NAMES",
+    "INSTEAD",
     "NOT_BUILT",
     "CommunicationSettings",
     "KafkaSettings",
@@ -49,6 +51,9 @@ NOT_BUILT: Final = {
     "communication.enable_differential_updates": "differential updates",
 }
 """What settings can ask for and this version does not have, by dotted key."""
+
+INSTEAD: Final = {"communication.enable_differential_updates": "every update is sent whole"}
+"""What is done in place of it where nobody's privacy hangs on it; the others are refused."""
 
 _MAX_SECONDS: Final = 1e9
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=_MAX_SECONDS)]
@@ -115,7 +120,7 @@ class CommunicationSettings(_Part, frozen=True, kw_only=True):
     Attributes:
         message_timeout: Milliseconds to wait for a message to be delivered.
         max_retries: How often a message is sent again.
-        enable_differential_updates: Send only what changed.
+        enable_differential_updates: Send only what changed. Not in this version: every update is sent whole.
         compression_threshold: The least change of a layer that is sent, relative to its norm.
     """
 
@@ -171,7 +176,7 @@ class KafkaSettings(_Part, frozen=True, kw_only=True):
     Attributes:
         bootstrap_servers: ``host:port``, at least one.
         topics: Which topics.
-        max_message_size: The most bytes of a message that brokers and topics take.
+        max_message_size: The most bytes of a message that brokers and topics take: a part may not have more.
     """
 
     bootstrap_servers: Annotated[tuple[_Server, ...], msgspec.Meta(min_length=1)] = ("localhost:9092",)
@@ -221,6 +226,32 @@ class Settings(_Part, frozen=True, kw_only=True):
             ("communication.enable_differential_updates", self.communication.enable_differential_updates),
         )
         return {key: NOT_BUILT[key] for key, enabled in on if enabled}
+
+    def check(self, where: Callable[[str], str | None] = lambda path: path) -> None:
+        """Refuse what cannot be had and hangs on somebody's privacy, and what contradicts itself.
+
+        Args:
+            where: The place of a dotted path, for errors.
+
+        Raises:
+            ConfigError: What is wrong, and where.
+            MissingExtraError: The format needs an extra that is not installed.
+        """
+        for key, what in self.not_built().items():
+            if key not in INSTEAD:
+                hint = "Switch it off, and send nothing that needs it."
+                raise ConfigError(f"{what} is not available in this version", where=where(key), hint=hint)
+        try:
+            self.serialization.pipeline()
+        except ConfigError as error:
+            raise ConfigError(error.what, where=where(f"serialization.{error.where}"), hint=error.hint) from error
+        size, most = self.serialization.chunk_size, self.kafka.max_message_size
+        if self.serialization.enable_chunking and size > most:
+            text, hint = (
+                f"chunks of {size} bytes are more than a message may have",
+                f"kafka.max_message_size is {most}.",
+            )
+            raise ConfigError(text, where=where("serialization.chunk_size"), hint=hint)
 
 
 def serialization_settings(config: Mapping[str, object] | SerializationSettings | None) -> SerializationSettings:

@@ -1,25 +1,26 @@
 """The whole configuration: a YAML or JSON file, or a mapping, made into :class:`Settings`.
 
 Rules: what is wrong is told with its line. Encryption and differential privacy that are switched on and cannot be had
-are refused here, before anything is sent; what else this version does not have is refused where it is asked for.
+are refused here, before anything is sent; what else this version does not have is logged as a warning.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fedpost.compat.kafkafl.checking import typed
-from fedpost.compat.kafkafl.settings import Settings
+from fedpost.compat.kafkafl.settings import INSTEAD, Settings
 from fedpost.errors import ConfigError, MissingExtraError
 
 __all__ = ["load_settings"]
 
 _MAX_FILE: Final = 1 << 20
 _DEPTH: Final = 3
-_NOT_PROTECTIVE: Final = {"communication.enable_differential_updates"}
+_LOG: Final = logging.getLogger("fedpost.compat.kafkafl")
 
 
 def load_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Settings:
@@ -49,18 +50,9 @@ def load_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Sett
 
 def _checked(data: object, where: Callable[[str], str | None]) -> Settings:
     settings = typed(data, Settings, where)
+    settings.check(where)
     for key, what in settings.not_built().items():
-        if key not in _NOT_PROTECTIVE:
-            hint = "Switch it off, and send nothing that needs it."
-            raise ConfigError(f"{what} is not available in this version", where=where(key), hint=hint)
-    try:
-        settings.serialization.pipeline()
-    except ConfigError as error:
-        raise ConfigError(error.what, where=where(f"serialization.{error.where}"), hint=error.hint) from error
-    if settings.serialization.enable_chunking and settings.serialization.chunk_size > settings.kafka.max_message_size:
-        text = f"chunks of {settings.serialization.chunk_size} bytes are more than a message may have"
-        hint = f"kafka.max_message_size is {settings.kafka.max_message_size}."
-        raise ConfigError(text, where=where("serialization.chunk_size"), hint=hint)
+        _LOG.warning("%s: %s are not available in this version: %s", where(key), what, INSTEAD[key])
     return settings
 
 

@@ -18,7 +18,8 @@ from fedpost.tensors import Array, TensorSpec, fedwt1, protobuf
 
 __all__ = ["ProtocolBufferSerializer", "WeightSerializer"]
 
-_DTYPES: Final = ("float32", "float16", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8", "bool")
+_FLOATS: Final = ("float64", "float32", "float16")
+_INTEGERS: Final = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
 
 
 class WeightSerializer:
@@ -35,7 +36,7 @@ class WeightSerializer:
     """
 
     def __init__(self, *, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.supported_dtypes = set(_DTYPES)
+        self.supported_dtypes = {*_FLOATS, *_INTEGERS, "bool"}
         self._limits = limits
 
     def serialize_weights(self, weights: list[Array], metadata: Mapping[str, Any] | None = None) -> bytes:
