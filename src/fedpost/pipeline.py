@@ -22,15 +22,26 @@ from fedpost.errors import (
     DecodeError,
     EncodeError,
     FedpostError,
+    MissingExtraError,
     RegistryError,
     RemoteError,
     UnsupportedError,
 )
 from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
-from fedpost.tensors import FORMATS, Array, Encoded, Fedwt, Format, TensorSource, compression_for
+from fedpost.tensors import FORMATS, Array, Encoded, Fedwt, Format, TensorSource, TensorSpec, compression_for
+from fedpost.tensors.format import in_c_order
 
-__all__ = ["METADATA", "Pipeline", "decode_tensors", "load_tensors", "pipeline_of", "save_tensors", "tensor_sizes"]
+__all__ = [
+    "METADATA",
+    "Pipeline",
+    "decode_tensors",
+    "load_tensors",
+    "pipeline_of",
+    "save_tensors",
+    "tensor_sizes",
+    "tensor_specs",
+]
 
 METADATA: Final = "metadata"
 _PIPELINE: Final = "pipeline"
@@ -117,7 +128,8 @@ class Pipeline:
             EncodeError: A tensor cannot be encoded.
         """
         small, notes, lost = self.update.encode(tensors, base, residual)
-        encoded = self.format.encode(small)
+        # A range of what is compressed is read by chunk, so its elements stand in the order in which they are read.
+        encoded = self.format.encode(small if self.compression is None else _in_c_order(small))
         own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {}), **encoded.sections}
         if taken := own.keys() & (sections or {}).keys():
             raise EncodeError(f"the section {min(taken)!r} is the pipeline's own")
@@ -139,17 +151,25 @@ class Pipeline:
         return f"{self.update} | {self.format.name} | {self.compression or 'none'}"
 
 
+def _in_c_order(tensors: Mapping[str, Any]) -> dict[str, Array]:
+    """The same in C order; what is no array, or one with a mask, is for the format to refuse."""
+    return {
+        name: in_c_order(array) if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray) else array
+        for name, array in tensors.items()
+    }
+
+
 def pipeline_of(frame: Frame) -> Pipeline:
     """The pipeline that a frame says it was made by.
 
     Raises:
-        UnsupportedError: It names a stage that is not registered here.
+        UnsupportedError: It names a stage that is not registered here, or whose extra is not installed.
         DecodeError: It has none, or an impossible one.
     """
     spec = frame.section(_PIPELINE, str, limit=4096)
     try:
         return Pipeline.parse(spec, checksum=frame.checksum)
-    except (RegistryError, ConfigError) as error:
+    except (RegistryError, ConfigError, MissingExtraError) as error:
         raise UnsupportedError(f"{spec!r}: {error.what}", where="pipeline", hint=error.hint) from error
 
 
@@ -179,10 +199,25 @@ def tensor_sizes(
         DecodeError: As :func:`decode_tensors`.
     """
     pipeline, sent = _stored(frame, limits)
-    blind = pipeline.update.needs_base and base is None
-    tensors = sent if blind else _undo(pipeline, frame, sent, limits, base)
+    tensors = _told(pipeline, frame, sent, limits, base)
     stored = pipeline.format.stored_sizes(frame, sent)
     return {spec.name: (spec.nbytes, stored[spec.name]) for spec in tensors.specs}
+
+
+def tensor_specs(frame: Frame, *, limits: Limits = DEFAULT_LIMITS, base: Base | None = None) -> tuple[TensorSpec, ...]:
+    """What the tensors of a frame are; without the base that the update codec needs, as they were sent.
+
+    Raises:
+        DecodeError: As :func:`decode_tensors`.
+    """
+    pipeline, sent = _stored(frame, limits)
+    return _told(pipeline, frame, sent, limits, base).specs
+
+
+def _told(pipeline: Pipeline, frame: Frame, sent: TensorSource, limits: Limits, base: Base | None) -> TensorSource:
+    """The tensors that were meant, where that can be known."""
+    blind = pipeline.update.needs_base and base is None
+    return sent if blind else _undo(pipeline, frame, sent, limits, base)
 
 
 def _stored(frame: Frame, limits: Limits) -> tuple[Pipeline, TensorSource]:

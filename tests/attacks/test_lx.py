@@ -43,7 +43,7 @@ def blocks(count, size):
 
 BAD = {
     "three bytes": b"\x20\0\0",
-    **{f"words of {bits} bits": chunk(bits=bits) for bits in (0, 1, 7, 24, 33, 128, 255)},
+    **{f"words of {bits} bits": chunk(bits=bits) for bits in (0, 1, 7, 9, 24, 34, 35, 128, 255)},
     "words of another width": chunk(bits=64),
     "a table cut off": chunk()[:16],
     "a plane too few": chunk(PLANES[:3], lengths=[len(PLANE)] * 3),
@@ -81,6 +81,7 @@ GOOD = {
     "a whole lane": chunk([noise(2 * N), b"", PLANE, PLANE]),
     "words of 8 bits": chunk([zstd(bytes(4 * N))], bits=8),
     "words of 16 bits": chunk([zstd(bytes(2 * N))] * 2, bits=16),
+    "words that are big-endian": chunk(bits=33),
     "words of 64 bits": chunk([zstd(bytes(N // 2))] * 8, bits=64),
     "a few empty blocks": chunk(planes(3, blocks(20, N))),
 }

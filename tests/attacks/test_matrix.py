@@ -218,7 +218,7 @@ MATRIX = {
         "safetensors": (file("safetensors", pens.safetensors({"a": pens.info()}, F4 + b"\0")), "DecodeError"),
         "msgpack": (file("msgpack", pens.packed() + b"\0"), "DecodeError"),
         "json_base64": (file("json_base64", pens.text() + b" "), "DecodeError"),
-        "protobuf": (file("protobuf", pens.weight() + b"\0"), "TruncatedError"),
+        "protobuf": (file("protobuf", pens.weight() + b"\0"), "UnsupportedError"),
     },
     "part of an element": {
         "fedwt": (fedwt(F4[:-1]), "DecodeError"),

@@ -459,6 +459,11 @@ ATTACKS = {
         None,
     ),
     "a time that is not one": (lambda f: f.one("datetime64[s]", [1], bytes(7) + b"\x80"), "accepted", None),
+    ".npy of elements of 2 GiB": (
+        lambda f: f.npy(npy("'|V2147483647'", "(0,)"), b"", dtype="void[2147483647]"),
+        "accepted",
+        None,
+    ),
     ".npy as it should be": (lambda f: f.npy(npy(), F8), "accepted", None),
     ".npy as bytes": (lambda f: f.npy(npy("'|V2'"), b"\x80\x3f", dtype="bfloat16"), "accepted", None),
 }

@@ -45,6 +45,19 @@ def parts_reader() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def read_frame(reader: ModuleType, formats_reader: ModuleType) -> Callable[[bytes], Any]:
-    """Any frame's sections and tensors by the second readers."""
-    return lambda data: reader.read_frame(data, formats_reader.read_section)
+def updates_reader() -> ModuleType:
+    return load("updates_reader")
+
+
+@pytest.fixture(scope="session")
+def read_frame(reader: ModuleType, formats_reader: ModuleType, updates_reader: ModuleType) -> Callable[..., Any]:
+    """Any frame's sections and tensors by the second readers, an update's with the frame of its base."""
+
+    def read(data: bytes, base: bytes | None = None) -> Any:
+        def undo(update: str, notes: dict[str, Any], sent: dict[str, Any]) -> Any:
+            assert base is not None
+            return updates_reader.undo(update, notes, sent, *reader.read_frame(base))
+
+        return reader.read_frame(data, formats_reader.read_section, undo)
+
+    return read

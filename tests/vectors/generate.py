@@ -33,6 +33,8 @@ class Case:
     pipeline: str = "dense | fedwt | none"
     checksum: str = "blake3"
     metadata: Mapping[str, object] | None = None
+    base: str | None = None
+    """The case whose tensors the update is relative to."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,57 @@ def halves_weights() -> Arrays:
     return {name: array for name, array in weights().items() if array.dtype == np.float32 and array.size < 10_000}
 
 
+def model() -> Arrays:
+    """A model that an update can be relative to; its names are not in the order in which they are sorted."""
+    grid = np.arange(1500, dtype=np.float32).reshape(30, 50)
+    arrays = {
+        "w": grid,
+        "fortran": np.asfortranarray(grid),
+        "special": np.frombuffer(struct.pack("<4I", 0x7FC00001, 0x80000000, 1, 0xFF800000), np.float32),
+        "half": np.array([1, -2, 0.5], ml_dtypes.bfloat16),
+        "wide": np.array([1 + 2j, -0.5j], np.complex128),
+        "big": np.arange(4, dtype=">f8"),
+        "other order": np.arange(3, dtype="<f4"),
+        "steps": np.array(41, np.int64),
+        "flags": np.array([True, False]),
+        "other shape": np.zeros(3),
+        "other type": np.zeros(3),
+        "text": np.array(["a", "b"]),
+        "dropped": np.ones(2),
+        "empty": np.zeros((0, 4)),
+        "\U0001f600": np.array([1], np.uint16),
+        "\uffee": np.array([2], np.uint16),
+    }
+    return dict(reversed(arrays.items()))
+
+
+def model_trained() -> Arrays:
+    """The same a round later: some bits of most tensors, some tensors anew, in another order."""
+    old = model()
+    arrays = {
+        "new": np.array([3.5], np.float32),
+        **{name: old[name] for name in ("flags", "empty", "\uffee", "text")},
+        "w": old["w"] + np.float32(0.001),
+        "fortran": old["fortran"] * np.float32(1.25),
+        "special": np.frombuffer(struct.pack("<4I", 0x7FA12345, 0, 0x80000001, 0x7F800000), np.float32),
+        "half": old["half"] * ml_dtypes.bfloat16(-1),
+        "wide": old["wide"] * 1j,
+        "big": old["big"][::-1],
+        "other order": np.arange(3, dtype=">f4"),
+        "steps": np.array(42, np.int64),
+        "other shape": np.ones(4),
+        "other type": np.ones(3, np.float32),
+        "\U0001f600": np.array([65535], np.uint16),
+    }
+    return {**arrays, "bytes": np.array([b"ab"])}
+
+
+def big_endian_weights() -> Arrays:
+    """Floats as training leaves them, of which the highest byte stands first."""
+    kinds = ("float16", "float32", "float64", "complex64")
+    return {name: array.astype(array.dtype.newbyteorder(">")) for name, array in weights().items() if name in kinds}
+
+
 METADATA: dict[str, object] = {
     "task": "digits",
     "round": 3,
@@ -343,6 +396,12 @@ CASES: dict[str, Case] = {
     "lx": Case(weights, "dense | fedwt | lx"),
     "lx_cast": Case(halves_weights, "cast(bfloat16) | fedwt | lx", "crc32c"),
     "lx_safetensors": Case(halves_weights, "dense | safetensors | lx", "sha256"),
+    "lx_big_endian": Case(big_endian_weights, "dense | fedwt | lx"),
+    "cast_big_endian": Case(big_endian_weights, "cast(bfloat16) | fedwt | none", "crc32c"),
+    "delta_base": Case(model),
+    "delta": Case(model_trained, "delta | fedwt | none", base="delta_base"),
+    "delta_lx": Case(model_trained, "delta | fedwt | lx", "sha256", base="delta_base"),
+    "delta_fedwt1_zstd": Case(model_trained, "delta | fedwt1 | zstd", base="delta_base"),
     "in_fedwt1_sparse": Case(few, "dense | fedwt1 | none"),
     "in_fedwt1_sparse_gzip": Case(few, "dense | fedwt1 | gzip(1)"),
 }
@@ -431,6 +490,7 @@ def type_name(value: np.ndarray[Any, Any]) -> str:
 
 def main() -> None:
     """Write the files that are missing."""
+    from fedpost.codecs import Base
     from fedpost.frame import Frame
     from fedpost.pipeline import METADATA as SECTION
     from fedpost.pipeline import Pipeline, decode_tensors
@@ -441,12 +501,16 @@ def main() -> None:
             continue
         tensors = case.tensors()
         sections = {} if case.metadata is None else {SECTION: dict(case.metadata)}
-        frame = Pipeline.parse(case.pipeline, checksum=case.checksum).encode(tensors, sections)
+        base = None if case.base is None else Base.of(CASES[case.base].tensors())
+        frame = Pipeline.parse(case.pipeline, checksum=case.checksum).encode(tensors, sections, base=base)
         data = bytes(frame)
         expected = tensors
         if case.pipeline.startswith("cast"):
             expected = decode_tensors(Frame.decode(data)).arrays()
-        write(path, data, {"checksum": case.checksum, "pipeline": case.pipeline}, expected)
+        facts = {"checksum": case.checksum, "pipeline": case.pipeline}
+        if base is not None:
+            facts |= {"base": str(case.base), "digest": base.digest.hex()}
+        write(path, data, facts, expected)
     path = HERE / f"{NEWER_MINOR}.frame"
     if not path.exists():
         facts = {"checksum": "blake3", "pipeline": "dense | fedwt | none"}

@@ -1,6 +1,8 @@
 """A second reader of frames, written from ``docs/spec/frame.md`` alone: no line of it is shared with fedpost.
 
-It is short, so it checks what tells good bytes from damaged ones and leaves out budgets. ``xxh3`` digests go unchecked.
+It is short: it tells good bytes from damaged ones, without budgets; ``xxh3`` goes unchecked. Plain frames need
+``struct``, ``blake3`` (the header's digest), ``msgpack`` (section 3) and ``numpy``. The rest is for what a frame may
+have: ``zstandard``, ``zlib``, ``lz4`` (section 6), ``hashlib`` (5), and ``json``, ``re``, ``ml_dtypes`` (8).
 """
 
 from __future__ import annotations
@@ -23,17 +25,18 @@ import numpy as np
 import zstandard
 
 
-def read_frame(data: bytes, other_formats: Any = None) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-    """The header sections and the tensors of a frame; formats made elsewhere by a function of name and both."""
+def read_frame(data: bytes, other_formats: Any = None, other_updates: Any = None) -> tuple[dict[str, Any], Any]:
+    """The header sections and the tensors; formats made elsewhere and updates of a base are the other readers'."""
     checksum, segments, sections = read_container(data)
     update, form, _ = (stage.strip() for stage in sections["pipeline"].split("|"))
     own = {"fedwt": read_fedwt, "numpy": read_npy}
     arrays = own[form](sections, segments) if form in own else other_formats(form, sections, segments, element_type)
-    if update != "dense":
-        narrow = re.fullmatch(r"cast\((.*)\)", update)[1]
+    if cast := re.fullmatch(r"cast\((.*)\)", update):
         for name, wide in sections["update"]["widen"].items():
-            require(arrays[name].dtype == element_type(narrow), "the notes fit the tensors")
+            require(arrays[name].dtype == element_type(cast[1]), "the notes fit the tensors")
             arrays[name] = arrays[name].astype(element_type(wide))
+    elif update != "dense":
+        arrays = other_updates(update, sections["update"], arrays)
     return {**sections, "checksum": checksum}, arrays
 
 
@@ -72,8 +75,6 @@ def read_segments(data: bytes, end: int, checksum: str, table: list[Any]) -> Any
 
 
 def digest_of(checksum: str, data: bytes) -> bytes:
-    if checksum == "none":
-        return b""
     if checksum == "crc32c":
         value = 0xFFFFFFFF
         for byte in data:
@@ -81,28 +82,20 @@ def digest_of(checksum: str, data: bytes) -> bytes:
             for _ in range(8):
                 value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
         return (value ^ 0xFFFFFFFF).to_bytes(4, "big")
-    return {"blake3": blake3.blake3, "sha256": hashlib.sha256}[checksum](data).digest()
+    hashers = {"blake3": blake3.blake3, "sha256": hashlib.sha256}
+    return b"" if checksum == "none" else hashers[checksum](data).digest()
 
 
 def unpack_chunks(coding: str, stored: bytes, lengths: list[int], raw: int, chunk: int) -> Any:
     for number, end in enumerate(accumulate(lengths)):
         packed = stored[end - lengths[number] : end]
         size = min(chunk, raw - number * chunk)
-        if len(packed) == size:
-            yield packed
-        elif coding == "gzip":
-            yield zlib.decompress(packed, 31)
-        elif coding == "zstd":
-            yield zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
-        elif coding == "lx":
-            yield read_lx(packed, size)
-        else:
-            yield lz4.block.decompress(packed, uncompressed_size={"lz4": size}[coding])
+        yield packed if len(packed) == size else UNPACK[coding](packed, size)
 
 
 def read_lx(packed: bytes, size: int) -> bytes:
     """A chunk of ``lx``, from ``docs/spec/lx.md``."""
-    width = {8: 1, 16: 2, 32: 4, 64: 8}[packed[0]]
+    width, big = {8: (1, 0), **{bits + big: (bits // 8, big) for bits in (16, 32, 64) for big in (0, 1)}}[packed[0]]
     count, at, stored = size // width, 1 + 4 * width, []
     for length in struct.unpack_from(f"<{width}I", packed, 1):
         stored.append(packed[at : at + length])
@@ -119,7 +112,15 @@ def read_lx(packed: bytes, size: int) -> bytes:
     if width > 1:  # the sign stands beside the lowest seven bits of the highest lane
         pairs = [(low & 0x80) << 8 | high << 7 | low & 0x7F for low, high in zip(*planes[-2:], strict=True)]
         planes[-2:] = bytes(pair & 0xFF for pair in pairs), bytes(pair >> 8 for pair in pairs)
-    return bytes(byte for word in zip(*planes, strict=True) for byte in word) + packed[at:]
+    return bytes(byte for word in zip(*planes[:: -1 if big else 1], strict=True) for byte in word) + packed[at:]
+
+
+UNPACK = {
+    "gzip": lambda packed, _: zlib.decompress(packed, 31),
+    "zstd": lambda packed, size: zstandard.ZstdDecompressor().decompress(packed, max_output_size=size),
+    "lz4": lambda packed, size: lz4.block.decompress(packed, uncompressed_size=size),
+    "lx": read_lx,
+}
 
 
 def read_fedwt(sections: dict[str, Any], segments: list[bytes]) -> dict[str, np.ndarray[Any, Any]]:

@@ -51,6 +51,8 @@ _TIME_NAME: Final = re.compile(
 _MAX_LENGTH: Final = {"bytes": 2**31 - 1, "void": 2**31 - 1, "str": (2**31 - 1) // 4}
 _MAX_NAME: Final = 1 << 16
 _MAX_NESTING: Final = 8
+_MAX_KEPT: Final = 256
+"""Characters of a name that is kept with its type: names come from the wire, and a long one has a type of megabytes."""
 
 
 class _Struct(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -89,7 +91,6 @@ def is_number(dtype: np.dtype[Any]) -> bool:
     return dtype.newbyteorder("=") in _NAMES
 
 
-@functools.lru_cache(maxsize=1024)
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name of an element type.
 
@@ -97,6 +98,15 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
         EncodeError: It has none that a reader takes for the same type: object arrays, types of other libraries,
             structures that are too deep or too long, or have titles.
     """
+    return _checked_name(dtype) if dtype.hasobject or dtype.names is not None else _kept_name(dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_name(dtype: np.dtype[Any]) -> str:
+    return _checked_name(dtype)
+
+
+def _checked_name(dtype: np.dtype[Any]) -> str:
     name = _name(dtype)
     try:
         same = dtype_from_name(name) == dtype
@@ -126,7 +136,6 @@ def _name(dtype: np.dtype[Any]) -> str:
     raise EncodeError(f"element type {dtype} cannot be put in a frame", hint=hint)
 
 
-@functools.lru_cache(maxsize=1024)
 def dtype_from_name(name: str, *, nesting: int = 0) -> np.dtype[Any]:
     """The element type of that name.
 
@@ -134,6 +143,15 @@ def dtype_from_name(name: str, *, nesting: int = 0) -> np.dtype[Any]:
         UnsupportedError: No such name.
         DecodeError: A structure with impossible fields.
     """
+    return _kept_dtype(name, nesting) if len(name) <= _MAX_KEPT else _dtype(name, nesting)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_dtype(name: str, nesting: int) -> np.dtype[Any]:
+    return _dtype(name, nesting)
+
+
+def _dtype(name: str, nesting: int) -> np.dtype[Any]:
     if name in _BY_NAME:
         return _BY_NAME[name]
     if name.startswith("struct["):

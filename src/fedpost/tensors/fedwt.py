@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,16 +16,28 @@ import numpy as np
 
 from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
+from fedpost.frame.header import COUNTED_FROM, array_length
 from fedpost.tensors.dtypes import dtype_from_name
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, check_range, name_of
+from fedpost.tensors.format import (
+    FORMATS,
+    MAX_ELEMENTS,
+    MAX_RANK,
+    Array,
+    Encoded,
+    TensorSource,
+    TensorSpec,
+    check_fortran,
+    check_range,
+    in_c_order,
+    name_of,
+)
 
 __all__ = ["Fedwt", "FedwtTensors"]
 
 SECTION: Final = "tensors"
 _GATHER_BELOW: Final = 4096
 _SHARED_SEGMENT: Final = 1 << 20
-_MAX_RANK: Final = 64
-_MAX_ELEMENTS: Final = 1 << 60
+_USUAL_RANK: Final = 4
 
 
 class _Table(msgspec.Struct, array_like=True, frozen=True):
@@ -36,6 +48,22 @@ class _Table(msgspec.Struct, array_like=True, frozen=True):
     dtypes: list[str]
     segment_dtypes: list[int]
     fortran: list[int] = []
+
+
+class _Outline(msgspec.Struct, array_like=True, frozen=True):
+    """A table whose columns of unknown length were passed over, not made."""
+
+    names: msgspec.Raw
+    ranks: bytes
+    dims: msgspec.Raw
+    segments: msgspec.Raw
+    dtypes: msgspec.Raw
+    segment_dtypes: msgspec.Raw
+    fortran: msgspec.Raw = msgspec.Raw(b"\x90")
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(_Table)
+_OUTLINES: Final = msgspec.msgpack.Decoder(_Outline)
 
 
 class _Writer:
@@ -101,7 +129,7 @@ class Fedwt:
             ranks.append(array.ndim)
             dims += array.shape
             if array.nbytes < _GATHER_BELOW:
-                segments.append(writer.gathered(dtype, _contiguous(array).tobytes()))
+                segments.append(writer.gathered(dtype, in_c_order(array).tobytes()))
                 continue
             flags = array.flags
             if not flags.c_contiguous:
@@ -109,7 +137,7 @@ class Fedwt:
                     fortran.append(index)
                     array = array.T  # noqa: PLW2901 - the same memory, in C order
                 else:
-                    array = _contiguous(array)  # noqa: PLW2901 - there is no way to refer to strided memory
+                    array = in_c_order(array)  # noqa: PLW2901 - there is no way to refer to strided memory
             segments.append(writer.alone(dtype, np.asarray(array).reshape(-1).view(np.uint8).data))
         table = _Table(list(tensors), bytes(ranks), dims, segments, list(writer.dtypes), writer.segment_dtypes, fortran)
         joined = [memoryview(b"".join(s)) if isinstance(s, list) else s for s in writer.segments]
@@ -146,7 +174,7 @@ class FedwtTensors:
     __slots__ = ("_dtypes", "_fortran", "_frame", "_index", "_names", "_segments", "_shapes", "_starts")
 
     def __init__(self, frame: Frame, limits: Limits) -> None:
-        table = frame.section(SECTION, _Table)
+        table = frame.decode_section(SECTION, lambda packed: _table(packed, len(frame), limits))
         count = len(table.names)
         where = "tensor table"
         if count > limits.max_tensors:
@@ -155,9 +183,9 @@ class FedwtTensors:
             raise DecodeError("its columns have different lengths", where=where)
         if len(set(table.names)) < count:
             raise DecodeError("a name comes twice", where=where)
-        if count and max(table.ranks) > _MAX_RANK:
-            raise DecodeError(f"{max(table.ranks)} dimensions, {_MAX_RANK} allowed", where=where)
-        if table.dims and (min(table.dims) < 0 or max(table.dims) > _MAX_ELEMENTS):
+        if count and max(table.ranks) > MAX_RANK:
+            raise DecodeError(f"{max(table.ranks)} dimensions, {MAX_RANK} allowed", where=where)
+        if table.dims and (min(table.dims) < 0 or max(table.dims) > MAX_ELEMENTS):
             raise DecodeError("a dimension is negative, or too long", where=where)
         dtypes = _segment_dtypes(table, len(frame))
         self._frame = frame
@@ -167,6 +195,9 @@ class FedwtTensors:
         self._fortran = frozenset(table.fortran)
         if self._fortran and not 0 <= min(self._fortran) <= max(self._fortran) < count:
             raise DecodeError("the column of Fortran-ordered tensors points past the end", where=where)
+        for number in self._fortran:
+            nbytes = math.prod(self._shapes[number]) * self._dtypes[number].itemsize
+            check_fortran(frame, self._segments[number], nbytes, limits, f"tensor {self._names[number]!r}")
         self._index: dict[str, int] | None = None
 
     @property
@@ -211,6 +242,14 @@ class FedwtTensors:
             (stop - start,), dtype, self._frame.read(self._segments[index], first + start * dtype.itemsize, end)
         )
 
+    def layout(self) -> Iterator[tuple[TensorSpec, int, bool]]:
+        """Each tensor with its segment, and whether it lies there in Fortran order.
+
+        A segment holds its tensors back to back, in this order.
+        """
+        for index, (spec, segment) in enumerate(zip(self.specs, self._segments, strict=True)):
+            yield spec, segment, index in self._fortran
+
     def stored_sizes(self) -> dict[str, int]:
         """Stored bytes of each tensor; a shared segment's bytes are shared out by size."""
         frame = self._frame
@@ -221,13 +260,21 @@ class FedwtTensors:
         return sizes
 
 
-def _contiguous(array: Array) -> Array:
-    """The array in C order; where a structure is copied its gaps are zero, not what memory held before."""
-    if array.dtype.names is None or array.flags.c_contiguous:
-        return np.ascontiguousarray(array) if array.ndim else array
-    out: Array = np.zeros(array.shape, array.dtype)
-    out[...] = array
-    return out
+def _table(packed: msgspec.Raw, segments: int, limits: Limits) -> _Table:
+    """The table; the columns of a large one are counted before they are made, since a byte can cost fifty in memory."""
+    if len(memoryview(packed)) > COUNTED_FROM:
+        table, where = _OUTLINES.decode(packed), "tensor table"
+        count, dims = array_length(table.names), sum(table.ranks)
+        if count > limits.max_tensors:
+            raise LimitError(f"{count} tensors, {limits.max_tensors} allowed", where=where)
+        if dims > _USUAL_RANK * limits.max_tensors:
+            raise LimitError(f"{dims} dimensions, {_USUAL_RANK * limits.max_tensors} allowed", where=where)
+        columns = ((table.dims, dims), (table.segments, count), (table.segment_dtypes, segments))
+        if len(table.ranks) != count or any(array_length(column) != length for column, length in columns):
+            raise DecodeError("its columns have different lengths", where=where)
+        if array_length(table.dtypes) > segments or array_length(table.fortran) > count:
+            raise DecodeError("more element types than segments, or Fortran-ordered tensors than tensors", where=where)
+    return _DECODER.decode(packed)
 
 
 def _segment_dtypes(table: _Table, segments: int) -> list[np.dtype[Any]]:
@@ -260,7 +307,7 @@ def _place(
         position += rank
         start = ends[segment]
         nbytes = math.prod(shape) * itemsizes[segment]
-        if not nbytes and math.prod(filter(None, shape)) * max(itemsizes[segment], 1) > _MAX_ELEMENTS:
+        if not nbytes and math.prod(filter(None, shape)) * max(itemsizes[segment], 1) > MAX_ELEMENTS:
             raise DecodeError(f"the shape {shape} is too large", where=f"tensor {name!r}")
         ends[segment] = start + nbytes
         if start + nbytes > sizes[segment]:

@@ -17,10 +17,11 @@ import msgspec
 import numpy as np
 
 from fedpost.errors import DecodeError, EncodeError, FedpostError, LimitError, UnsupportedError
-from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.tensors.foreign import array_bytes, dtype_named, dtype_names, raw_size, strict_json
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec
-from fedpost.tensors.pieces import Buffer, Cursor, Gathered, Pieces, encoded, segments_of
+from fedpost.frame import DEFAULT_LIMITS, Limits
+from fedpost.tensors.file_formats import PiecedFormat
+from fedpost.tensors.foreign import array_bytes, dtype_named, dtype_names, member_size, raw_size, strict_json
+from fedpost.tensors.format import FORMATS, Array, TensorSpec
+from fedpost.tensors.pieces import Buffer, Cursor, Gathered, Pieces
 from fedpost.tensors.placed import Placed, PlacedTensors
 from fedpost.tensors.sparse import check_sparse, sparse_bytes
 
@@ -35,6 +36,7 @@ _SIZE: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<IBQ")
 _MAX_DIM: Final = (1 << 32) - 1
 _MAX_DTYPE: Final = 255
+_SPARE: Final = 1 << 16
 _TEN: Final = ("float32", "float16", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8", "bool")
 _SIMPLE: Final = (*_TEN, "int64", "uint64", "complex64", "complex128")
 # What a writer that knows nothing of the reserved key may give.
@@ -103,7 +105,7 @@ def from_bytes(
         UnsupportedError: An array is a pickle, or of a type that is not known here.
         DecodeError: The bytes do not follow the layout, or go over the limits.
     """
-    header, tensors = _read(Buffer(data, limits), limits)
+    tensors, header = _read(Buffer(data, limits), limits)
     return tensors.arrays(), header.metadata
 
 
@@ -117,40 +119,11 @@ def inspect_header(data: bytes | bytearray | memoryview, *, limits: Limits = DEF
     return _header(Cursor(Buffer(data, limits)), limits)
 
 
-class Fedwt1:
+class Fedwt1(PiecedFormat):
     """The layout ``FEDWT001``; see the module's docstring."""
 
-    name: Final = "fedwt1"
-
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
-        """Write the file; large dense arrays in C order are not copied.
-
-        Raises:
-            EncodeError: As :func:`to_bytes`.
-        """
-        out = _gathered(tensors)
-        return encoded(SECTION, tensors, out.pieces(), out.dtypes())
-
-    def decode(self, frame: Frame, limits: Limits) -> PlacedTensors:
-        """Check the header and every record; arrays that have a segment of their own are not touched.
-
-        Raises:
-            DecodeError: As :func:`from_bytes`.
-            LimitError: More tensors than allowed.
-        """
-        count = segments_of(frame, SECTION, limits)
-        if not count:
-            return PlacedTensors(frame, ())
-        header, tensors = _read(frame, limits)
-        if len(header.specs) != count:
-            raise DecodeError(f"{len(header.specs)} arrays, {count} promised", where="FEDWT001 header")
-        return tensors
-
-    def stored_sizes(self, frame: Frame, source: TensorSource) -> dict[str, int]:
-        """Stored bytes of each tensor: its segment's, or its share of a segment that it shares."""
-        if not isinstance(source, PlacedTensors):
-            raise TypeError(type(source))
-        return source.stored_sizes(frame)
+    def __init__(self) -> None:
+        super().__init__("fedwt1", _gathered, _read)
 
 
 def _label(dtype: np.dtype[Any]) -> str:
@@ -175,13 +148,13 @@ def _metadata(names: list[str], kinds: list[str], metadata: dict[str, object]) -
     return text
 
 
-def _read(pieces: Pieces, limits: Limits) -> tuple[Fedwt1Header, PlacedTensors]:
+def _read(pieces: Pieces, limits: Limits) -> tuple[PlacedTensors, Fedwt1Header]:
     cursor = Cursor(pieces)
     header = _header(cursor, limits)
     placed = list(_records(pieces, cursor, header, limits))
     if cursor.left():
         raise DecodeError("bytes follow the last array")
-    return header, PlacedTensors(pieces, placed)
+    return PlacedTensors(pieces, placed), header
 
 
 def _header(cursor: Cursor, limits: Limits) -> Fedwt1Header:
@@ -193,12 +166,17 @@ def _header(cursor: Cursor, limits: Limits) -> Fedwt1Header:
         raise LimitError(f"{count} arrays, {limits.max_tensors} allowed", where=where)
     if length > limits.max_header:
         raise LimitError(f"{length} bytes of metadata, {limits.max_header} allowed", where=where)
-    metadata = strict_json(cursor.take(length), where, 4 * limits.max_tensors + 1024)
+    text = cursor.take(length)
+    if (noted := length - _own_size(text)) > limits.max_section:
+        raise LimitError(f"{noted} bytes of metadata, {limits.max_section} allowed", where=where)
+    metadata = strict_json(text, where, 2 * limits.max_tensors + _SPARE, constants=True)
     if not isinstance(metadata, dict):
         raise DecodeError("its metadata is no JSON object", where=where)
     try:
+        # What is no object there stands in a file of a writer that knew nothing of the key.
+        own = isinstance(metadata.get(RESERVED), dict)
         default = {"names": [str(index) for index in range(count)]}
-        reserved = msgspec.convert(metadata.pop(RESERVED, default), _Reserved)
+        reserved = msgspec.convert(metadata.pop(RESERVED) if own else default, _Reserved)
     except msgspec.ValidationError as error:
         raise DecodeError(f"the key {RESERVED!r}: {error}", where=where) from error
     names, kinds = reserved.names, reserved.dtypes
@@ -210,6 +188,14 @@ def _header(cursor: Cursor, limits: Limits) -> Fedwt1Header:
     if sum(spec.nbytes for spec in specs) > limits.max_raw:
         raise LimitError(f"arrays of more than the {limits.max_raw} bytes that are allowed", where=where)
     return Fedwt1Header(metadata, specs, cursor.at)
+
+
+def _own_size(text: memoryview) -> int:
+    """Bytes of what is reserved; 0 where a writer that knows nothing of it put NaN into its metadata, or no JSON."""
+    try:
+        return member_size(text, RESERVED)
+    except DecodeError:
+        return 0
 
 
 def _spec(cursor: Cursor, name: str, kind: str | None) -> TensorSpec:
@@ -254,4 +240,4 @@ def _records(pieces: Pieces, cursor: Cursor, header: Fedwt1Header, limits: Limit
         yield Placed(spec, piece, start, length, flag == _SPARSE)
 
 
-FORMATS.register(Fedwt1.name, Fedwt1())
+FORMATS.register("fedwt1", Fedwt1())

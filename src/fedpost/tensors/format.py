@@ -13,22 +13,30 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fedpost.errors import EncodeError
+from fedpost.errors import EncodeError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.registry import Registry
 from fedpost.tensors.dtypes import dtype_name
 
 __all__ = [
     "FORMATS",
+    "MAX_ELEMENTS",
+    "MAX_RANK",
     "Array",
     "Encoded",
     "Format",
     "MemoryTensors",
     "TensorSource",
     "TensorSpec",
+    "check_fortran",
     "check_range",
+    "in_c_order",
     "name_of",
 ]
+
+MAX_RANK: Final = 64
+MAX_ELEMENTS: Final = 1 << 60
+"""Of a dimension, and of the product of those that are not 0 and an element's size: beyond it array libraries wrap."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of any shape and element type."""
@@ -80,6 +88,20 @@ def name_of(name: object, array: object) -> str:
         raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
 
 
+def in_c_order(array: Array) -> Array:
+    """The array with its elements in C order: itself where they lie so, else a copy.
+
+    Where a structure is copied the gaps between its fields are zero, not what memory held before.
+    """
+    if array.flags.c_contiguous:
+        return array
+    if array.dtype.names is None:
+        return np.ascontiguousarray(array)
+    out: Array = np.zeros(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What a format makes of tensors.
@@ -125,6 +147,20 @@ def check_range(size: int, start: int, stop: int) -> None:
         raise IndexError(f"elements {start} to {stop} of a tensor of {size}")
 
 
+def check_fortran(frame: Frame, segment: int, nbytes: int, limits: Limits, where: str) -> None:
+    """Check that a tensor in Fortran order can be read by range: a range of it is spread over all of it.
+
+    Where it is compressed every range decompresses the whole, so it is held to the budget of what is decompressed as
+    one. Writers give what is compressed in C order.
+
+    Raises:
+        LimitError: It lies in a compressed segment, and is longer than a chunk may be.
+    """
+    if nbytes > limits.max_chunk and frame.coding(segment) != "none":
+        what = f"{nbytes} compressed bytes in Fortran order, {limits.max_chunk} allowed"
+        raise LimitError(what, where=where, hint="Send it in C order.")
+
+
 class MemoryTensors:
     """Arrays that are in memory already, as a :class:`TensorSource`.
 
@@ -150,7 +186,9 @@ class MemoryTensors:
         """Elements ``start`` to ``stop`` of an array flattened in C order."""
         array = self._tensors[name]
         check_range(array.size, start, stop)
-        return array.reshape(-1)[start:stop]
+        if array.flags.c_contiguous:
+            return array.reshape(-1)[start:stop]
+        return array.flat[start:stop]  # flattening it would copy all of it for each range
 
 
 class Format(Protocol):

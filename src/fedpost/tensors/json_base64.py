@@ -15,19 +15,19 @@ from typing import Any, Final
 import msgspec
 
 from fedpost.errors import DecodeError, EncodeError, FedpostError, LimitError, UnsupportedError
-from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.frame import DEFAULT_LIMITS, Limits
+from fedpost.tensors.file_formats import FileFormat
 from fedpost.tensors.foreign import array_bytes, array_of, dtype_names, strict_json
-from fedpost.tensors.format import FORMATS, Array, Encoded, MemoryTensors, TensorSource
-from fedpost.tensors.pieces import Buffer, encoded
-from fedpost.tensors.placed import decode_file, stored_shares
+from fedpost.tensors.format import FORMATS, Array
+from fedpost.tensors.pieces import Buffer
 
 __all__ = ["JsonBase64", "from_bytes", "to_bytes"]
 
-SECTION: Final = "tensors_json_base64"
 KEY: Final = "fedpost_json"
 VERSION: Final = 1
 _KEYS: Final = (KEY, "metadata", "names", "dtypes", "shapes", "data")
 _GROUP: Final = 4
+_SPARE: Final = 1 << 16
 
 
 def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, object] | None = None) -> list[memoryview]:
@@ -81,31 +81,11 @@ def from_bytes(
     }, metadata
 
 
-class JsonBase64:
+class JsonBase64(FileFormat):
     """JSON with base64; see the module's docstring."""
 
-    name: Final = "json_base64"
-
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
-        """Write the file.
-
-        Raises:
-            EncodeError: As :func:`to_bytes`.
-        """
-        return encoded(SECTION, tensors, to_bytes(tensors))
-
-    def decode(self, frame: Frame, limits: Limits) -> MemoryTensors:
-        """Check the file and decode its arrays.
-
-        Raises:
-            DecodeError: As :func:`from_bytes`.
-            LimitError: More tensors than allowed.
-        """
-        return decode_file(frame, SECTION, limits, from_bytes)
-
-    def stored_sizes(self, frame: Frame, source: TensorSource) -> dict[str, int]:
-        """Stored bytes of each tensor: its share of the one segment, by size."""
-        return stored_shares(frame, source)
+    def __init__(self) -> None:
+        super().__init__("json_base64", to_bytes, from_bytes)
 
 
 def _check_members(members: dict[str, msgspec.Raw], view: memoryview, limits: Limits) -> None:
@@ -124,6 +104,10 @@ def _check_members(members: dict[str, msgspec.Raw], view: memoryview, limits: Li
         raise LimitError(f"{sizes['metadata']} bytes of metadata, {limits.max_section} allowed", where=where)
     if (head := sum(sizes.values()) - sizes["data"]) > limits.max_header:
         raise LimitError(f"{head} bytes beside the arrays, {limits.max_header} allowed", where=where)
+    # Commas may stand in names and types as well.
+    for column in ("names", "dtypes", "shapes"):
+        if _count(memoryview(members[column]), most := 8 * limits.max_tensors + _SPARE) > most:
+            raise LimitError(f"{column} of more than {limits.max_tensors} tensors", where=where)
     # Base64 has no commas, so this counts its arrays before any is made.
     if (commas := _count(memoryview(members["data"]), limits.max_tensors)) >= max(limits.max_tensors, 1):
         raise LimitError(f"more than {commas} tensors, {limits.max_tensors} allowed", where=where)
@@ -151,4 +135,4 @@ def _from_base64(text: memoryview, where: str) -> memoryview:
     return memoryview(data)
 
 
-FORMATS.register(JsonBase64.name, JsonBase64())
+FORMATS.register("json_base64", JsonBase64())

@@ -7,7 +7,7 @@ coder, which on such planes is smaller and faster than its levels.
 
 Layout of a chunk, everything little-endian, n words of b bits:
 
-- one byte: b, which is 8, 16, 32 or 64;
+- one byte: b, which is 8, 16, 32 or 64; one more where the words are big-endian, which is not for those of 8;
 - for each byte of a word, from the lowest to the highest, the stored length of its plane: four bytes each;
 - the planes in that order;
 - the bytes at the end of the content that do not fill a word.
@@ -37,6 +37,8 @@ from fedpost.tensors.dtypes import float_bits
 __all__ = ["Lx", "compression_for"]
 
 _WORDS: Final[dict[int, np.dtype[Any]]] = {bits: np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)}
+_BIG: Final = 1
+_KINDS: Final = frozenset((8, *(bits | big for bits in (16, 32, 64) for big in (0, _BIG))))
 _LANE: Final = np.dtype("<u2")
 _BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
 _SIGNED: Final = np.dtype("<i2")
@@ -83,9 +85,12 @@ class Lx:
         self._scratch = _Scratch()
 
     def compress(self, data: memoryview, level: int, number: str = "") -> bytes:  # noqa: ARG002 - there is one level
-        """Compress a chunk of numbers of a type such as ``"f4"``, of which only the width matters."""
-        bits = 8 * int(number[1:] or 1)
+        """Compress a chunk of numbers of a type such as ``"f4"`` or ``">f4"``, of which width and order matter."""
+        big = number.startswith(">")
+        bits = 8 * int(number.lstrip("><=")[1:] or 1)
         words = np.frombuffer(data, _WORDS[bits], count=data.nbytes * 8 // bits)
+        if big:
+            words = words.byteswap()
         scratch = self._scratch
         stored: list[bytes | memoryview] = []
         if words.itemsize == 1:
@@ -99,7 +104,7 @@ class Lx:
                 stored += _pack_lane(lane, scratch.compressor)
             stored += (_pack(plane, scratch.compressor) for plane in top)
         lengths = struct.pack(f"<{len(stored)}I", *map(len, stored))
-        return b"".join([bytes([bits]), lengths, *stored, data[words.nbytes :]])
+        return b"".join([bytes([bits | _BIG if big else bits]), lengths, *stored, data[words.nbytes :]])
 
     def decompress_into(self, data: memoryview, out: memoryview) -> None:
         """Decompress a chunk.
@@ -107,10 +112,11 @@ class Lx:
         Raises:
             DecodeError: The chunk is damaged, or is not of that size.
         """
-        if not data.nbytes or data[0] not in _WORDS:
+        if not data.nbytes or data[0] not in _KINDS:
             raise DecodeError("lx chunk of unknown words")
         width = data[0] // 8
-        count, rest = divmod(out.nbytes, width)
+        words = np.frombuffer(out, _WORDS[8 * width], count=out.nbytes // width)
+        rest = out.nbytes % width
         start = 1 + 4 * width
         if data.nbytes < start:
             raise DecodeError("lx chunk ends in its table of planes")
@@ -126,7 +132,9 @@ class Lx:
             if (found := _unpack(stored[0], plane)) is not plane:
                 plane[:] = found
         else:
-            _join(stored, np.frombuffer(out, _WORDS[data[0]], count=count), self._scratch)
+            _join(stored, words, self._scratch)
+            if data[0] & _BIG:
+                words.byteswap(inplace=True)
         out[out.nbytes - rest :] = data[start:]
 
 
@@ -139,8 +147,9 @@ def compression_for(compression: Compression, dtype: np.dtype[Any] | None) -> Co
     """
     if compression.name != "lx":
         return compression
-    bits = None if dtype is None else float_bits(dtype)
-    return Compression("zstd", 1) if bits is None else Compression("lx", 1, f"f{bits // 8}")
+    big = dtype is not None and dtype.byteorder == ">"
+    bits = None if dtype is None else float_bits(dtype.newbyteorder("=") if big else dtype)
+    return Compression("zstd", 1) if bits is None else Compression("lx", 1, f"{'>' if big else ''}f{bits // 8}")
 
 
 # ── planes of bytes, stored ──────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """``msgpack``, a MessagePack map of columns: names, element types, shapes, and the arrays as ``bin``.
 
 Rules (``docs/spec/formats.md``): the map has exactly its six keys, so none comes twice. Every MessagePack library reads
-it. Decoding copies nothing, since msgspec gives views of the input; encoding makes one copy, for values stand inline.
+it. Decoding copies nothing, since msgspec gives views of the input; encoding copies what is small or not in C order.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from typing import Any, Final
 import msgspec
 
 from fedpost.errors import DecodeError, EncodeError, LimitError, UnsupportedError
-from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.frame import DEFAULT_LIMITS, Limits
+from fedpost.tensors.file_formats import FileFormat
 from fedpost.tensors.foreign import array_bytes, array_of, dtype_names
-from fedpost.tensors.format import FORMATS, Array, Encoded, MemoryTensors, TensorSource
-from fedpost.tensors.pieces import Buffer, encoded
-from fedpost.tensors.placed import decode_file, stored_shares
+from fedpost.tensors.format import FORMATS, Array
+from fedpost.tensors.pieces import Buffer, Gathered
 
 __all__ = ["MsgPack", "from_bytes", "to_bytes"]
 
-SECTION: Final = "tensors_msgpack"
 KEY: Final = "fedpost_msgpack"
 VERSION: Final = 1
 _KEYS: Final = 0x86  # a map of six
 _FIXARRAY: Final = 0x9
+_FEW: Final = 15
 _ARRAYS: Final = {0xDC: 2, 0xDD: 4}
+_BINS: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_MAX_BIN: Final = (1 << 32) - 1
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,19 +40,36 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, object] | None = None) -> list[memoryview]:
-    """The file, as one buffer; the metadata is what MessagePack can carry.
+    """The file, as buffers to be written one after the other; large arrays in C order are not copied.
+
+    The metadata is what MessagePack can carry.
 
     Raises:
         EncodeError: A type has no bytes, an array has 4 GiB or more, or the metadata is no MessagePack.
     """
     kinds = dtype_names(tensors)
     shapes = [list(array.shape) for array in tensors.values()]
-    data = [array_bytes(array) for array in tensors.values()]
-    columns = {"names": list(tensors), "dtypes": kinds, "shapes": shapes, "data": data}
+    columns = {"names": list(tensors), "dtypes": kinds, "shapes": shapes}
+    out = Gathered()
     try:
-        return [memoryview(msgspec.msgpack.encode({KEY: VERSION, "metadata": metadata or {}, **columns}))]
+        head = msgspec.msgpack.encode({KEY: VERSION, "metadata": metadata or {}, **columns, "data": None})
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"it cannot be MessagePack: {error}") from error
+    out.add(head[:-1] + _head(len(tensors), _ARRAYS, (_FIXARRAY << 4 | len(tensors)) if len(tensors) <= _FEW else None))
+    for name, array in tensors.items():
+        data = array_bytes(array)
+        if data.nbytes > _MAX_BIN:
+            raise EncodeError(f"{data.nbytes} bytes, a bin has at most {_MAX_BIN}", where=f"tensor {name!r}")
+        out.add(_head(data.nbytes, _BINS), data)
+    return out.pieces()
+
+
+def _head(length: int, kinds: Mapping[int, int], short: int | None = None) -> bytes:
+    """What stands before so many items or bytes, in the fewest bytes."""
+    if short is not None:
+        return bytes([short])
+    first, width = next((first, width) for first, width in kinds.items() if length < 1 << 8 * width)
+    return bytes([first]) + length.to_bytes(width)
 
 
 def from_bytes(
@@ -101,31 +120,11 @@ def _items(packed: memoryview) -> int:
     return int.from_bytes(packed[1 : 1 + _ARRAYS[first]]) if first in _ARRAYS else -1
 
 
-class MsgPack:
+class MsgPack(FileFormat):
     """MessagePack; see the module's docstring."""
 
-    name: Final = "msgpack"
-
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
-        """Write the file; every array is copied once.
-
-        Raises:
-            EncodeError: As :func:`to_bytes`.
-        """
-        return encoded(SECTION, tensors, to_bytes(tensors))
-
-    def decode(self, frame: Frame, limits: Limits) -> MemoryTensors:
-        """Check the file; the arrays are views of the segment.
-
-        Raises:
-            DecodeError: As :func:`from_bytes`.
-            LimitError: More tensors than allowed.
-        """
-        return decode_file(frame, SECTION, limits, from_bytes)
-
-    def stored_sizes(self, frame: Frame, source: TensorSource) -> dict[str, int]:
-        """Stored bytes of each tensor: its share of the one segment, by size."""
-        return stored_shares(frame, source)
+    def __init__(self) -> None:
+        super().__init__("msgpack", to_bytes, from_bytes)
 
 
-FORMATS.register(MsgPack.name, MsgPack())
+FORMATS.register("msgpack", MsgPack())

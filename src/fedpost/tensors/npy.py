@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,7 +18,18 @@ import numpy as np
 from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.tensors.dtypes import dtype_from_name
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec, check_range, name_of
+from fedpost.tensors.foreign import raw_size
+from fedpost.tensors.format import (
+    FORMATS,
+    Array,
+    Encoded,
+    TensorSource,
+    TensorSpec,
+    check_fortran,
+    check_range,
+    in_c_order,
+    name_of,
+)
 
 __all__ = ["Npy", "NpyTensors"]
 
@@ -53,11 +63,8 @@ class Npy:
         for name, array in tensors.items():
             dtypes.append(name_of(name, array))
             out = io.BytesIO()
-            whole = array
-            if array.dtype.names and not array.flags.forc:
-                # NumPy would copy it, and gaps between fields would be what memory held before.
-                whole = np.zeros(array.shape, array.dtype)
-                whole[...] = array
+            # NumPy would copy a structure, and gaps between fields would be what memory held before.
+            whole = in_c_order(array) if array.dtype.names and not array.flags.forc else array
             # What NumPy has no name for is saved as so many bytes without meaning; the table has the name.
             named = whole if _descr(array.dtype) else whole.view(f"V{array.dtype.itemsize}")
             np.save(out, named, allow_pickle=False)
@@ -99,7 +106,7 @@ class NpyTensors:
         if not len(table.names) == len(table.dtypes) == len(frame) == len(set(table.names)):
             raise DecodeError("its names are not one for each segment", where="tensor table")
         self._frame = frame
-        self._places = [_place(frame, *row) for row in enumerate(zip(table.names, table.dtypes, strict=True))]
+        self._places = [_place(frame, limits, *row) for row in enumerate(zip(table.names, table.dtypes, strict=True))]
         self._index = {name: index for index, name in enumerate(table.names)}
 
     @property
@@ -129,9 +136,18 @@ class NpyTensors:
         return np.ndarray(spec.shape, spec.dtype, content, order="F" if fortran else "C")
 
 
-@functools.lru_cache(maxsize=256)
 def _descr(dtype: np.dtype[Any]) -> str | None:
     """How a ``.npy`` header says an element type; None when it has no way that NumPy reads as the same type."""
+    return _describe(dtype) if dtype.names is not None else _kept_descr(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_descr(dtype: np.dtype[Any]) -> str | None:
+    """The same of what is small; a structure from the wire may be megabytes."""
+    return _describe(dtype)
+
+
+def _describe(dtype: np.dtype[Any]) -> str | None:
     try:
         descr = np.lib.format.dtype_to_descr(dtype)
         text = repr(descr)
@@ -141,7 +157,7 @@ def _descr(dtype: np.dtype[Any]) -> str | None:
         return None
 
 
-def _place(frame: Frame, index: int, row: tuple[str, str]) -> tuple[TensorSpec, int, bool]:
+def _place(frame: Frame, limits: Limits, index: int, row: tuple[str, str]) -> tuple[TensorSpec, int, bool]:
     """What a segment's tensor is, where its elements start, and whether they are in Fortran order.
 
     The header is matched as text. NumPy's own parser evaluates it, and some texts end the process.
@@ -160,13 +176,12 @@ def _place(frame: Frame, index: int, row: tuple[str, str]) -> tuple[TensorSpec, 
         raise DecodeError(f"the .npy header says {descr[:80]}, the table {dtype[:80]}", where=where)
     shape = tuple(map(int, found["shape"].replace(b",", b" ").split()))
     nbytes = frame.raw_size(index) - found.end()
-    if math.prod(shape) * wanted.itemsize != nbytes:
+    if raw_size(shape, wanted, where) != nbytes:
         raise DecodeError(f"the shape {shape} does not fit {nbytes} bytes", where=where)
-    try:
-        np.ndarray(shape, wanted, strides=(0,) * len(shape), buffer=bytes(wanted.itemsize))  # whether there can be such
-    except (ValueError, OverflowError) as error:
-        raise DecodeError(f"the shape {shape} is impossible: {error}", where=where) from error
-    return TensorSpec(name, wanted, shape), found.end(), found["fortran"] == b"True"
+    fortran = found["fortran"] == b"True"
+    if fortran:
+        check_fortran(frame, index, nbytes, limits, where)
+    return TensorSpec(name, wanted, shape), found.end(), fortran
 
 
 FORMATS.register(Npy.name, Npy())

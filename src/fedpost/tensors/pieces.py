@@ -7,14 +7,12 @@ a model of none has no segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from fedpost.errors import DecodeError, LimitError, TruncatedError
 from fedpost.frame import Frame, Limits
-from fedpost.tensors.format import Array, Encoded
 
 __all__ = [
     "Buffer",
@@ -22,7 +20,6 @@ __all__ = [
     "Gathered",
     "Pieces",
     "as_file",
-    "encoded",
     "segments_of",
 ]
 
@@ -73,13 +70,6 @@ class Gathered:
         """The element type of each piece, where it consists of elements of one type."""
         self.cut()
         return self._dtypes
-
-
-def encoded(
-    section: str, tensors: Mapping[str, Array], pieces: list[memoryview], dtypes: Sequence[np.dtype[Any] | None] = ()
-) -> Encoded:
-    """What a format of files gives to a frame."""
-    return Encoded({section: len(tensors)}, pieces, dtypes) if tensors else Encoded({section: 0}, [])
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

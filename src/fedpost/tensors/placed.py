@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fedpost.errors import DecodeError
-from fedpost.frame import Frame, Limits
-from fedpost.tensors.format import Array, MemoryTensors, TensorSource, TensorSpec, check_range
-from fedpost.tensors.pieces import Pieces, as_file
+from fedpost.frame import Frame
+from fedpost.tensors.format import Array, TensorSpec, check_range
+from fedpost.tensors.pieces import Pieces
 from fedpost.tensors.sparse import sparse_elements
 
-__all__ = ["Placed", "PlacedTensors", "decode_file", "share_out", "stored_shares"]
-
-_Read = Callable[..., tuple[dict[str, Array], Any]]
+__all__ = ["Placed", "PlacedTensors", "share_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +79,17 @@ class PlacedTensors:
 
     def stored_sizes(self, frame: Frame) -> dict[str, int]:
         """Stored bytes of each tensor: its share of its segment, and of the segments that hold none."""
-        held: dict[int, list[Placed]] = {}
-        for place in self._placed.values():
-            held.setdefault(place.piece, []).append(place)
-        sizes = dict.fromkeys(self._placed, 0)
-        for index in range(len(frame)):
-            of_all = self._placed.values()
-            group = held.get(index) if any(place.length for place in held.get(index, ())) else of_all
-            group = group or of_all
-            weights = {place.spec.name: place.length for place in group}
+        held: dict[int, dict[str, int]] = {}
+        for name, place in self._placed.items():
+            if place.length:
+                held.setdefault(place.piece, {})[name] = place.length
+        # All that holds none is shared out at once: every second segment of a large model does not.
+        beside = sum(frame.stored_size(index) for index in range(len(frame)) if index not in held)
+        sizes = share_out(beside, {name: place.length for name, place in self._placed.items()})
+        for index, weights in held.items():
             for name, size in share_out(frame.stored_size(index), weights).items():
                 sizes[name] += size
         return sizes
-
-
-def decode_file(frame: Frame, section: str, limits: Limits, from_bytes: _Read) -> MemoryTensors:
-    """The tensors of a frame whose one segment is a file.
-
-    Raises:
-        DecodeError: The section, the segments or the file are not right.
-        LimitError: More tensors than allowed.
-    """
-    file = as_file(frame, section, limits)
-    arrays = {} if file is None else from_bytes(file, limits=limits)[0]
-    count = frame.section(section, int)
-    if len(arrays) != count:
-        raise DecodeError(f"{len(arrays)} tensors, {count} promised", where=f"section {section!r}")
-    return MemoryTensors(arrays)
-
-
-def stored_shares(frame: Frame, source: TensorSource) -> dict[str, int]:
-    """Stored bytes of each tensor of a frame whose one segment is a file: its share by size."""
-    sizes = {spec.name: spec.nbytes for spec in source.specs}
-    return share_out(frame.stored_size(0), sizes) if sizes else {}
 
 
 def share_out(total: int, weights: Mapping[str, int]) -> dict[str, int]:

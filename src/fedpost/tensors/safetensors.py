@@ -17,19 +17,20 @@ import msgspec
 import numpy as np
 
 from fedpost.errors import DecodeError, EncodeError, LimitError, TruncatedError, UnsupportedError
-from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.tensors.foreign import array_bytes, dtype_names, raw_size, strict_json
-from fedpost.tensors.format import FORMATS, Array, Encoded, TensorSource, TensorSpec
-from fedpost.tensors.pieces import Buffer, Gathered, Pieces, encoded, segments_of
+from fedpost.frame import DEFAULT_LIMITS, Limits
+from fedpost.tensors.file_formats import PiecedFormat
+from fedpost.tensors.foreign import array_bytes, dtype_names, member_size, raw_size, strict_json
+from fedpost.tensors.format import FORMATS, Array, TensorSpec
+from fedpost.tensors.pieces import Buffer, Gathered, Pieces
 from fedpost.tensors.placed import Placed, PlacedTensors
 
 __all__ = ["Safetensors", "from_bytes", "to_bytes"]
 
-SECTION: Final = "tensors_safetensors"
 METADATA: Final = "__metadata__"
 _LENGTH: Final = struct.Struct("<Q")
 _ALIGNMENT: Final = 8
 _MAX_HEADER: Final = 100_000_000
+_SPARE: Final = 1 << 16
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("bool"),
     "C64": np.dtype("complex64"),
@@ -102,40 +103,11 @@ def from_bytes(
     return tensors.arrays(), metadata
 
 
-class Safetensors:
+class Safetensors(PiecedFormat):
     """Hugging Face's format; see the module's docstring."""
 
-    name: Final = "safetensors"
-
-    def encode(self, tensors: Mapping[str, Array]) -> Encoded:
-        """Write the file; large arrays in C order are not copied.
-
-        Raises:
-            EncodeError: As :func:`to_bytes`.
-        """
-        out = _gathered(tensors)
-        return encoded(SECTION, tensors, out.pieces(), out.dtypes())
-
-    def decode(self, frame: Frame, limits: Limits) -> PlacedTensors:
-        """Check the header; the tensors' own segments are not touched.
-
-        Raises:
-            DecodeError: As :func:`from_bytes`.
-            LimitError: More tensors than allowed.
-        """
-        count = segments_of(frame, SECTION, limits)
-        if not count:
-            return PlacedTensors(frame, ())
-        tensors, _ = _read(frame, limits)
-        if len(tensors.specs) != count:
-            raise DecodeError(f"{len(tensors.specs)} tensors, {count} promised", where="safetensors header")
-        return tensors
-
-    def stored_sizes(self, frame: Frame, source: TensorSource) -> dict[str, int]:
-        """Stored bytes of each tensor: its segment's, or its share of a segment that it shares."""
-        if not isinstance(source, PlacedTensors):
-            raise TypeError(type(source))
-        return source.stored_sizes(frame)
+    def __init__(self) -> None:
+        super().__init__("safetensors", _gathered, _read)
 
 
 def _texts(metadata: Mapping[Any, Any]) -> dict[str, str]:
@@ -162,7 +134,9 @@ def _read(pieces: Pieces, limits: Limits) -> tuple[PlacedTensors, dict[str, str]
     text = pieces.read(0, _LENGTH.size, _LENGTH.size + length)
     if bytes(text[:1]) != b"{":
         raise DecodeError("it does not begin with a brace", where=where)
-    header = strict_json(text, where, 4 * limits.max_tensors + 1024)
+    if (noted := member_size(text, METADATA, where)) > limits.max_section:
+        raise LimitError(f"{noted} bytes of metadata, {limits.max_section} allowed", where=where)
+    header = strict_json(text, where, 4 * limits.max_tensors + _SPARE)
     try:
         metadata = msgspec.convert(header.pop(METADATA, {}), dict[str, str])
         infos = msgspec.convert(header, dict[str, _Info])
@@ -196,4 +170,4 @@ def _place(pieces: Pieces, start: int, infos: dict[str, _Info]) -> list[Placed]:
     return [places[name] for name in infos]
 
 
-FORMATS.register(Safetensors.name, Safetensors())
+FORMATS.register("safetensors", Safetensors())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from fedpost.errors import DecodeError, EncodeError, UnsupportedError
+from fedpost.tensors import Npy
 from fedpost.tensors.dtypes import dtype_from_name, dtype_name, is_number
 
 NAMED = {
@@ -154,3 +157,22 @@ def test_numbers(dtype):
 @pytest.mark.parametrize("dtype", ["S4", "U4", "V4", "M8[s]", "m8[s]", "O", [("a", "f4")]])
 def test_what_is_no_number(dtype):
     assert not is_number(np.dtype(dtype))
+
+
+def test_long_names_are_not_kept():
+    """They come from the wire, and a type of thousands of fields takes half a megabyte."""
+    Npy().encode({"w": np.zeros(0)})  # what NumPy imports when it is first used is not meant
+    names = []
+    for first in range(3):
+        fields = ",".join(f'["{first}.{number}","bool",{number},[]]' for number in range(2000))
+        names.append(f"struct[2000,[{fields}]]")
+    tracemalloc.start()
+    for name in names:
+        dtype = dtype_from_name(name)
+        dtype_name(dtype)
+        Npy().encode({"w": np.zeros(0, dtype)})
+        del dtype
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert left < 100_000

@@ -12,6 +12,7 @@ import pytest
 from fedpost.compression import Compression
 from fedpost.errors import DecodeError, EncodeError, LimitError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.pipeline import Pipeline, decode_tensors
 from fedpost.tensors import FORMATS, Fedwt
 
 MIB = 1 << 20
@@ -210,3 +211,46 @@ def test_specs_are_text_for_people():
     (spec,) = source.specs
     assert str(spec) == "w: float32[2, 3]"
     assert (spec.size, spec.nbytes) == (6, 24)
+
+
+# ── Fortran order and compression ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("spec", ["dense | fedwt | zstd(1)", "cast(bfloat16) | fedwt | lx", "dense | numpy | gzip(1)"])
+def test_what_is_compressed_lies_in_c_order(spec):
+    gaps = np.zeros((40, 60), {"names": ["a"], "formats": ["<f4"], "offsets": [4], "itemsize": 8}, order="F")
+    tensors = {"w": np.asfortranarray(np.arange(2400.0).reshape(40, 60)), "gaps": gaps, "s": np.ones((9, 9))[::2, ::-3]}
+    frame = Frame.decode(bytes(Pipeline.parse(spec).encode(tensors)))
+    arrays = decode_tensors(frame).arrays()
+    assert all(array.flags.c_contiguous for array in arrays.values())
+    assert all(np.array_equal(arrays[name], array) for name, array in tensors.items() if "cast" not in spec)
+    if "fedwt" in spec:
+        assert frame.section("tensors", list)[6] == []
+
+
+def test_what_is_not_compressed_is_still_not_copied():
+    array = np.asfortranarray(np.arange(2400.0).reshape(40, 60))
+    frame = Pipeline.parse("dense | fedwt | none").encode({"w": array})
+    assert frame.section("tensors", list)[6] == [0]
+    assert any(np.may_share_memory(array, np.frombuffer(buffer, np.uint8)) for buffer in frame.buffers())
+
+
+def test_a_mask_is_not_lost_on_the_way_to_c_order():
+    masked = np.ma.masked_array(np.eye(3), np.eye(3) > 0)
+    for wrong in (masked, [1.0], None):
+        with pytest.raises(EncodeError):
+            Pipeline.parse("dense | fedwt | zstd").encode({"w": wrong})
+
+
+@pytest.mark.parametrize("form", ["fedwt", "numpy"])
+def test_a_large_compressed_tensor_in_fortran_order_is_refused(form):
+    """Each range of it would decompress all of it."""
+    encoded = FORMATS.get(form).encode({"w": np.zeros((512, 512), order="F")})
+    data = bytes(Frame.build(encoded.sections, encoded.segments, compression=Compression.parse("zstd")))
+    limits = Limits(max_chunk=2 * MIB)
+    source = FORMATS.get(form).decode(Frame.decode(data, limits=limits), limits)
+    assert not source.read("w", 1000, 2000).any()
+    limits = Limits(max_chunk=2 * MIB - 8)
+    frame = Frame.decode(data, limits=limits)
+    with pytest.raises(LimitError, match="tensor 'w': 2097152 compressed bytes in Fortran order, 2097144 allowed"):
+        FORMATS.get(form).decode(frame, limits)

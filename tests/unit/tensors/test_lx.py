@@ -132,7 +132,11 @@ def test_what_is_not_made_of_floats_goes_to_zstd():
     lx = Compression.parse("lx")
     assert str(compression_for(lx, np.dtype(np.int64))) == "zstd(1)"
     assert str(compression_for(lx, None)) == "zstd(1)"
-    assert str(compression_for(lx, np.dtype(">f4"))) == "zstd(1)"
+    assert str(compression_for(lx, np.dtype(">i4"))) == "zstd(1)"
+    assert str(compression_for(lx, np.dtype([("a", ">f4")]))) == "zstd(1)"
+    assert compression_for(lx, np.dtype(">f4")).number == ">f4"
+    assert compression_for(lx, np.dtype(">c16")).number == ">f8"
+    assert compression_for(lx, np.dtype(ml_dtypes.bfloat16)).number == "f2"
     assert compression_for(lx, np.dtype(np.complex128)).number == "f8"
     assert compression_for(lx, np.dtype(ml_dtypes.float8_e5m2)).number == "f1"
     assert compression_for(Compression.parse("lz4"), np.dtype(np.float32)) == Compression.parse("lz4")
@@ -151,3 +155,20 @@ def test_in_a_frame_each_segment_has_its_own_way():
     assert all(decoded[name].tobytes() == array.tobytes() for name, array in tensors.items())
     part = decode_tensors(frame).read("w", 70_000, 200_000)
     assert part.tobytes() == tensors["w"][70_000:200_000].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("size", [0, 1, 1001, 100_000])
+def test_big_endian_numbers_take_as_much_as_little_endian_ones(kind, size):
+    numbers = WEIGHTS[np.arange(size) % WEIGHTS.size].astype(kind)
+    little = Lx().compress(numbers.view(np.uint8).data, 1, kind)
+    content = numbers.astype(f">{kind}").tobytes() + b"x"
+    big = Lx().compress(memoryview(content), 1, f">{kind}")
+    assert (big[0], big[1:-1]) == (little[0] + 1, little[1:])
+    assert plain(big, len(content)) == content
+
+
+def test_bytes_have_no_order():
+    for bits in (9, 65 + 64):
+        with pytest.raises(DecodeError, match="unknown words"):
+            plain(chunk(bits, [4], bytes(4)), 4)

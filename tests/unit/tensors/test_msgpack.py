@@ -77,3 +77,25 @@ def test_sections_and_segments_that_do_not_fit_are_refused():
     for count, segments in ((2, [view]), (1, [view, view]), (0, [view]), (1, []), (-1, [view])):
         with pytest.raises(DecodeError):
             MsgPack().decode(Frame.build({"tensors_msgpack": count}, segments), DEFAULT_LIMITS)
+
+
+def test_large_arrays_are_not_copied_when_written():
+    tensors = {"small": np.arange(3), "w": np.arange(5000.0), "wide": np.zeros(70_000, np.int8)}
+    pieces = to_bytes(tensors)
+    for name in ("w", "wide"):
+        assert any(np.may_share_memory(tensors[name], np.frombuffer(piece, np.uint8)) for piece in pieces)
+    assert msgpack.unpackb(written(tensors))["data"] == [array.tobytes() for array in tensors.values()]
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 70_000])
+def test_heads_are_the_shortest(count):
+    tensors = {str(index): np.full(index % 3 * 130, 1, np.uint8) for index in range(count)}
+    data = written(tensors)
+    assert data == msgpack.packb(msgpack.unpackb(data))
+    assert list(from_bytes(data)[0]) == list(tensors)
+
+
+def test_an_array_of_4_gib_is_refused():
+    huge = np.broadcast_to(np.uint8(0), (1 << 32,))
+    with pytest.raises(EncodeError, match="tensor 'w'"):
+        to_bytes({"w": huge})
