@@ -121,7 +121,8 @@ def test_fedwt_round_trip_is_exact(spec, tensors):
     exact(tensors, source.arrays())
     assert [(s.name, s.dtype, s.shape) for s in source.specs] == [(n, a.dtype, a.shape) for n, a in tensors.items()]
     for name, array in source.arrays().items():
-        if tensors[name].flags.f_contiguous and array.nbytes >= 4096:
+        # Under a compression tensors are in C order, so that they can be read by range.
+        if spec.endswith("none") and tensors[name].flags.f_contiguous and array.nbytes >= 4096:
             assert array.flags.f_contiguous
 
 
@@ -166,7 +167,7 @@ def test_cast_is_rounding_and_keeps_what_is_not_wider(target, form, tensors):
     wider = {
         name
         for name, array in tensors.items()
-        if array.dtype in (np.dtype("<f4"), np.dtype("<f8")) and array.dtype.itemsize > narrow.itemsize
+        if array.dtype.newbyteorder("=") in (np.float32, np.float64) and array.dtype.itemsize > narrow.itemsize
     }
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = {n: a.astype(narrow).astype(a.dtype) if n in wider else a for n, a in tensors.items()}
