@@ -100,6 +100,25 @@ def diagonals(data=((1.0, 2.0),), offsets=(0,), shape=(2, 2), index=I4):
     return lie("scipy.sparse.dia_array", [list(shape), [np.array(data), np.array(offsets, index)]])
 
 
+def colliding(count):
+    """Coordinates whose pairs have one hash: that of a pair is xxHash's, of what numbers are, and no secret."""
+    most, first, second, third = (1 << 64) - 1, 11400714785074694791, 14029467366897019727, 2870177450012600261
+    wanted = (hash((1, 2)) - (2 ^ third ^ 3527539)) * pow(first, -1, 1 << 64) & most
+    wanted = (wanted >> 31) | (wanted << 33 & most)
+    rows, columns = [], []
+    row = 0
+    while len(rows) < count:
+        lane = third + row * second & most
+        lane = ((lane << 31 & most) | lane >> 33) * first & most
+        column = (wanted - lane) * pow(second, -1, 1 << 64) & most
+        if column < (1 << 61) - 1:
+            rows.append(row)
+            columns.append(column)
+        row += 1
+    assert len({hash(pair) for pair in zip(rows, columns, strict=True)}) == 1
+    return rows, columns
+
+
 SCIPY = {
     "honest": (compressed(), None),
     "pointers that fall": (compressed(indptr=(0, 2, 1)), "DecodeError"),
@@ -137,6 +156,11 @@ SCIPY = {
     "a negative coordinate": (coordinates(coords=((0,), (-1,))), "DecodeError"),
     "a coordinate too few": (coordinates(coords=((0,),)), "DecodeError"),
     "coordinates of other lengths": (coordinates(coords=((0,), (1, 1))), "DecodeError"),
+    "keys that come twice": (coordinates("dok_array", (1.0, 2.0), ((0, 0), (1, 1))), "DecodeError"),
+    "keys that collide": (
+        coordinates("dok_array", [1.0] * 20_000, colliding(20_000), (HUGE, 1 << 61), I8),
+        "LimitError",
+    ),
     "keys beyond": (coordinates("dok_matrix", coords=((0,), (2,))), "DecodeError"),
     "a diagonal twice": (diagonals(((1.0, 2.0),) * 2, (0, 0)), "DecodeError"),
     "a diagonal beyond": (diagonals(offsets=(1 << 30,)), None),

@@ -25,7 +25,7 @@ from fedpost.compat.syft_rpc import (
     send,
     serialize,
 )
-from fedpost.compat.syft_rpc.message import RequestHeader
+from fedpost.compat.syft_rpc.messages import RequestHeader
 from fedpost.compat.syft_rpc.serialization import frame_of
 from fedpost.errors import DecodeError, LimitError, RemoteError
 from fedpost.frame import Frame, Limits

@@ -90,7 +90,7 @@ def test_memory_does_not_grow_with_the_model(large, tmp_path, name, options):
     ):
         code, peak = measured(*arguments)
         assert code == 0
-        assert peak < 100, arguments
+        assert peak < 160, arguments  # two threads with their chunks, and what Python itself holds; the model has 320
     assert subprocess.run(["cmp", large, back], check=False).returncode == 0
 
 

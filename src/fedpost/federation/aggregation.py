@@ -208,7 +208,7 @@ class _Spooled:
         limits: Limits,
         specs: tuple[TensorSpec, ...],
         touch: Callable[[_Spooled, int], None],
-        base: Base | None,
+        base: Base | None = None,
     ) -> None:
         self._base = base
         self._path = path

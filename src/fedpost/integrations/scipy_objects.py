@@ -9,6 +9,7 @@ import numpy as np
 
 from fedpost.errors import DecodeError, MissingExtraError
 from fedpost.objects import Serializer
+from fedpost.objects.hashing import dict_of
 
 try:
     from scipy import sparse
@@ -55,10 +56,20 @@ def _make(cls: Any, kind: str, state: Any) -> Any:
     if len(coords) != len(shape):
         raise DecodeError("a sparse array without a coordinate for each dimension")
     found = sparse.coo_array((data, tuple(coords)), shape=tuple(shape))
+    if kind == "dok":
+        return _keyed(cls, data, coords, shape)
     found.coords = tuple(coords)  # they were made narrower
     out = cls(found)
-    if kind == "coo":
-        out.coords = tuple(coords)
+    out.coords = tuple(coords)
+    return out
+
+
+def _keyed(cls: Any, data: Any, coords: list[Any], shape: list[int]) -> Any:
+    """A dictionary of coordinates, which were checked: they can be chosen to collide, and SciPy would not mind."""
+    columns = [part.tolist() for part in coords]
+    keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+    out = cls(tuple(shape), dtype=data.dtype)
+    out._dict = dict_of(keys, list(data))
     return out
 
 

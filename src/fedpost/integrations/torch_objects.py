@@ -1,9 +1,9 @@
 """PyTorch tensors, parameters and storages inside of objects.
 
-Rules: a tensor is a view of a storage; the storage is written once, so tensors that shared memory share it afterwards,
-such as tied weights. A tensor that uses less than half of its storage is written by itself. What comes back is on the
-CPU, in memory of its own, without its gradient and attributes, and a leaf of the graph. Sparse and quantized tensors,
-subclasses, and tensors without values are refused.
+Rules: a tensor is a view of a storage; the storage is written once and whole, so tensors that shared memory share it
+afterwards, such as tied weights. Only a tensor that uses little of a large storage is written by itself. What comes
+back is on the CPU, in memory of its own, without its gradient and attributes, and a leaf of the graph. Sparse and
+quantized tensors, subclasses, and tensors without values are refused.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _take_tensor(tensor: torch.Tensor) -> Any:
     if plain.device.type != "cpu":
         plain = plain.cpu()
     stored, size = plain.untyped_storage().nbytes(), plain.numel() * plain.element_size()
-    if 2 * size < stored or size > max(stored, _MAX_REPEATED) or plain._is_zerotensor():  # noqa: SLF001 - no other way to know
+    if _is_little(size, stored) or size > max(stored, _MAX_REPEATED) or plain._is_zerotensor():  # noqa: SLF001 - no other way to know
         # In parts, as PyTorch warns when it makes a tensor of complex numbers of 32 bits.
         parts = torch.view_as_real(plain) if plain.is_complex() else plain
         parts = parts.clone(memory_format=torch.contiguous_format)
@@ -78,6 +78,17 @@ def _take_tensor(tensor: torch.Tensor) -> Any:
         list(plain.stride()),
         tensor.requires_grad,
     ]
+
+
+def _is_little(size: int, stored: int) -> bool:
+    """Whether a tensor is written without the rest of its storage: what others in the same object use is not known."""
+    return stored > _MAX_WHOLE and size < stored // _LEAST_USED
+
+
+_MAX_WHOLE: Final = 64 << 20
+"""A storage of no more bytes is always written whole."""
+_LEAST_USED: Final = 8
+"""A larger one is, where the tensor has one in so many of its bytes."""
 
 
 def _make_tensor(state: Any) -> torch.Tensor:

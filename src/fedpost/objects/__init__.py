@@ -6,6 +6,8 @@ or called by a name from the wire. Arrays and other large leaves become segments
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +19,11 @@ from fedpost.checksums import DEFAULT_CHECKSUM
 from fedpost.compression import Compression
 from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
-from fedpost.objects.decode import LazyLeaf, ObjectReader, tree_of
-from fedpost.objects.encode import External, ObjectWriter
-from fedpost.objects.external import BlobLeaves
+from fedpost.objects.decode import ObjectReader
+from fedpost.objects.encode import ObjectWriter
+from fedpost.objects.external import BlobLeaves, External, LazyLeaf
 from fedpost.objects.registering import REGISTRY, new_registry, register, register_deserializer, register_serializer
+from fedpost.objects.trees import tree_of
 from fedpost.objects.types import Decomposer, Serializer, TypeRegistry
 from fedpost.objects.wire import IN_HEADER, SECTION
 
@@ -131,8 +134,20 @@ def dump(
     if isinstance(file, str | os.PathLike):
         return replace_file(Path(file), frame.buffers())
     for buffer in frame.buffers():
-        file.write(buffer)
+        _write(file, buffer)
     return frame.nbytes
+
+
+def _write(file: Any, data: Any) -> None:
+    """All of some bytes: a file without a buffer may take a part of them at a time."""
+    view = memoryview(data).cast("B")
+    while view.nbytes:
+        done: Any = file.write(view)
+        if done is None and not isinstance(file, io.RawIOBase):  # a writer that does not count took all
+            return
+        if not done:
+            raise BlockingIOError(errno.EAGAIN, "the file takes no more bytes")
+        view = view[done:]
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,8 @@
 """Type annotations as checks of values: is this what the field was declared to be?
 
-Rules: an annotation that says nothing that can be checked accepts anything; ``float`` also accepts ``int``, as type
-checkers have it; containers are checked item by item, at the speed of C when they are of one exact type.
+Rules: an annotation that says nothing that can be checked accepts anything; ``float`` also accepts ``int``, and
+``complex`` both, as type checkers have it; containers are checked item by item, at the speed of C when they are of one
+exact type.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
-__all__ = ["ANYTHING", "Check", "check_for", "field_checks"]
+import msgspec
+
+__all__ = ["ANYTHING", "Check", "Constant", "check_for", "field_checks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,44 @@ ANYTHING: Final = Check("anything", frozenset(), _yes)
 _NONE: Final = Check("None", frozenset({type(None)}), _no)
 
 
-def field_checks(cls: type, names: tuple[str, ...]) -> dict[str, Check]:
-    """The checks for fields of a class by its annotations; one whose annotation means nothing here takes anything."""
+class Constant:
+    """A function that always returns one value: what makes a default that is no function's.
+
+    Args:
+        value: The value.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        """The value."""
+        return self.value
+
+
+def field_checks(
+    cls: type, names: tuple[str, ...], defaults: Mapping[str, Callable[[], Any]] | None = None
+) -> dict[str, Check]:
+    """The checks for fields of a class by its annotations; one whose annotation means nothing here takes anything.
+
+    Args:
+        cls: The class.
+        names: Its fields.
+        defaults: What makes their defaults: a :class:`Constant`'s type is right too, as in ``x: int = None``.
+    """
     try:
         hints: Mapping[str, Any] = typing.get_type_hints(cls, include_extras=True)
     except _UNRESOLVED:
         hints = _some_hints(cls)
-    return {name: check_for(hints[name]) if name in hints else ANYTHING for name in names}
+    out = {name: check_for(hints[name]) if name in hints else ANYTHING for name in names}
+    for name, default in (defaults or {}).items():
+        check = out.get(name, ANYTHING)
+        if isinstance(default, Constant) and not check.passes(default.value):
+            kind = type(default.value)
+            out[name] = _any_of([check, Check(kind.__qualname__, frozenset({kind}), _no)])
+    return out
 
 
 _UNRESOLVED: Final = (NameError, TypeError, AttributeError, SyntaxError)
@@ -87,7 +121,9 @@ def check_for(annotation: Any) -> Check:  # noqa: PLR0911 - one line a kind of a
         return _NONE
     if isinstance(annotation, type) and origin is None:
         return _of_class(annotation)
-    if origin in (typing.Annotated, typing.ClassVar, typing.Final, typing.Required, typing.NotRequired):
+    if origin is typing.Annotated:
+        return _constrained(check_for(arguments[0]), arguments[0], annotation.__metadata__)
+    if origin in (typing.ClassVar, typing.Final, typing.Required, typing.NotRequired):
         return check_for(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return _any_of([check_for(argument) for argument in arguments])
@@ -108,9 +144,39 @@ def _of_class(cls: type) -> Check:
         return ANYTHING
     if cls is float:
         return Check("float", frozenset({float, int}), lambda value: isinstance(value, float | int))
+    if cls is complex:
+        return Check(
+            "complex", frozenset({complex, float, int}), lambda value: isinstance(value, complex | float | int)
+        )
     if getattr(cls, "_is_protocol", False) or typing.is_typeddict(cls):
         return ANYTHING
+    if hasattr(cls, "__get_pydantic_core_schema__") and not hasattr(cls, "__pydantic_validator__"):
+        return ANYTHING  # to pydantic it stands for something else, as EmailStr for a text
     return Check(cls.__qualname__, frozenset({cls}), lambda value: isinstance(value, cls))
+
+
+def _constrained(check: Check, annotation: Any, metadata: tuple[Any, ...]) -> Check:
+    """A check that also asks for what msgspec's constraints say; those of pydantic are asked by its models."""
+    metas = [meta for meta in metadata if isinstance(meta, msgspec.Meta)]
+    if not metas:
+        return check
+    # Of a container only its length: its items were checked, and may be of types that msgspec does not know.
+    whole: Any = typing.Annotated.__class_getitem__((get_origin(annotation) or annotation, *metas))  # type: ignore[attr-defined] # a star is none to mypy
+    try:
+        msgspec.inspect.type_info(whole)
+    except TypeError:  # msgspec would refuse it too
+        return check
+
+    def test(value: Any) -> bool:
+        if not check.passes(value):
+            return False
+        try:
+            msgspec.convert(value, whole)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    return Check(f"{check.text} as {', '.join(map(repr, metas))}", frozenset(), test)
 
 
 def _any_of(checks: list[Check]) -> Check:
@@ -151,6 +217,10 @@ def _of_tuple(arguments: tuple[Any, ...]) -> Check:
         return Check(
             f"tuple of {items.text}", frozenset(), lambda value: isinstance(value, tuple) and items.passes_all(value)
         )
+    if any(get_origin(argument) is typing.Unpack or getattr(argument, "__unpacked__", False) for argument in arguments):
+        return _of_class(tuple)
+    if any(isinstance(argument, typing.TypeVarTuple) for argument in arguments):
+        return _of_class(tuple)
     checks = [check_for(argument) for argument in arguments if argument != ()]
 
     def fixed(value: Any) -> bool:

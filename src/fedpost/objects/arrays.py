@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import functools
 import math
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 from fedpost.errors import DecodeError
 from fedpost.tensors.dtypes import dtype_from_name
 
-__all__ = ["array_of", "bytes_of", "scalar_of", "shape_of"]
+__all__ = ["array_of", "bytes_of", "numbers_of", "numbers_size", "scalar_of", "shape_of", "write_numbers"]
 
 _MAX_RANK: Final = 64
 
@@ -88,3 +89,51 @@ def scalar_of(name: Any, data: Any) -> Any:
     if type(data) is not bytes or len(data) != nbytes:
         raise DecodeError(f"a scalar of type {name!r} is not {nbytes} bytes")
     return np.ndarray((), dtype, data or b"\0")[()]  # a buffer of no bytes is none
+
+
+_NUMBERS: Final = {
+    name: np.dtype(name).newbyteorder("<") for name in ("int8", "int16", "int32", "int64", "uint64", "float64")
+}
+"""What a list of numbers may be kept as."""
+
+
+def write_numbers(values: list[Any]) -> tuple[str, memoryview] | None:
+    """Numbers of one type as bytes, little-endian: the element type's name, and the bytes; None if that cannot be.
+
+    Args:
+        values: Floats, or integers; the latter take the least width that they all have room in.
+    """
+    kind = type(values[0])
+    if kind is float:
+        name, found = "float64", np.frombuffer(array.array("d", values), np.float64)
+    elif kind is not int:
+        return None
+    else:
+        try:
+            found = np.frombuffer(array.array("q", values), np.int64)
+            least, most = int(found.min()), int(found.max())
+            name = next(name for name in _NUMBERS if np.iinfo(name).min <= least and most <= np.iinfo(name).max)
+        except OverflowError:
+            try:
+                name, found = "uint64", np.frombuffer(array.array("Q", values), np.uint64)
+            except OverflowError:
+                return None
+    return name, found.astype(_NUMBERS[name], copy=False).view(np.uint8).data.toreadonly()
+
+
+def numbers_size(name: Any, nbytes: int) -> int:
+    """How many numbers so many bytes are.
+
+    Raises:
+        DecodeError: They are of no such type, or not a whole number of them.
+    """
+    dtype = _NUMBERS.get(name) if type(name) is str else None
+    if dtype is None or nbytes % dtype.itemsize:
+        raise DecodeError(f"{nbytes} bytes are no list of numbers of the type {str(name)[:40]!r}")
+    return nbytes // dtype.itemsize
+
+
+def numbers_of(name: str, data: bytes | memoryview) -> list[Any]:
+    """The list that :func:`write_numbers` made bytes of; their size has been checked."""
+    out: list[Any] = np.frombuffer(data, _NUMBERS[name]).tolist() if len(data) else []
+    return out

@@ -18,7 +18,7 @@ from typing import Any, Final
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.objects.types import Serializer, qualified_name
 
-__all__ = ["describe_attributes", "has_attributes_only", "make_attributes", "take_attributes"]
+__all__ = ["describe_attributes", "has_attributes_only", "make_attributes", "slots_of", "take_attributes"]
 
 _DATA: Final = "data"
 _SLOTS: Final = "slots"
@@ -49,7 +49,7 @@ def describe_attributes(cls: type, name: str) -> Serializer:
     """
     if not has_attributes_only(cls):
         raise ConfigError(f"{qualified_name(cls)} holds more than its attributes", hint="Register a Decomposer for it.")
-    slots = _slots_of(cls)
+    slots = slots_of(cls)
     return Serializer(cls=cls, name=name, take=partial(_take, slots), make=partial(_make, cls, slots))
 
 
@@ -59,7 +59,7 @@ def take_attributes(value: Any) -> dict[str, Any]:
     Raises:
         TypeError: An attribute has a name that no instance's own has.
     """
-    return _take(_slots_of(type(value)), value)
+    return _take(slots_of(type(value)), value)
 
 
 def make_attributes(cls: Any, state: Any) -> Any:
@@ -68,7 +68,7 @@ def make_attributes(cls: Any, state: Any) -> Any:
     Raises:
         DecodeError: The state is not one of the class.
     """
-    return _make(cls, _slots_of(cls), state)
+    return _make(cls, slots_of(cls), state)
 
 
 def _take(slots: Mapping[str, Any], value: Any) -> dict[str, Any]:
@@ -125,10 +125,15 @@ def _not_plain(names: Iterable[Any]) -> list[Any]:
     return [name for name in names if type(name) is not str or name[:2] == "__" == name[-2:]]
 
 
-def _slots_of(cls: type) -> dict[str, Any]:
-    """The slots of a class and its bases by name: the descriptors, as a property may have taken a name over."""
+def slots_of(cls: type) -> dict[str, Any]:
+    """The slots of a class and its bases by name: the descriptors, as a property may have taken a name over.
+
+    What the language keeps of its own classes is no slot.
+    """
     out: dict[str, Any] = {}
     for base in cls.__mro__:
+        if not base.__flags__ & _HEAP_TYPE:
+            continue
         for name, member in vars(base).items():
             if isinstance(member, types.MemberDescriptorType):
                 out.setdefault(name, member)

@@ -1,14 +1,103 @@
-"""Where an object contains itself: looked for only once writing it has failed."""
+"""Why an object cannot be written, and where in it: put together only once writing it has failed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["Fields", "cycle_in", "step_to"]
+from fedpost.errors import EncodeError
+from fedpost.objects.types import Serializer, qualified_name
+from fedpost.objects.wire import MAX_DEPTH
+
+__all__ = [
+    "Fields",
+    "TooDeepError",
+    "UnfitError",
+    "check_all",
+    "check_one",
+    "cycle_in",
+    "explained",
+    "step_to",
+    "text_of",
+]
+
+
+class UnfitError(Exception):
+    """Something cannot be written; the path to it is put together on the way out."""
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.path: list[str] = []
+
+
+class TooDeepError(UnfitError):
+    """It is nested too deeply, or has no end."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def text_of(kind: type) -> str:
+    """A class as messages name it."""
+    return f"'{qualified_name(kind) if kind.__module__ != 'builtins' else kind.__qualname__}'"
+
+
+def check_one(serializer: Serializer, value: Any, state: Sequence[Any]) -> None:
+    """Refuse an instance that a reader would refuse, or not see all of.
+
+    Raises:
+        UnfitError: It is one.
+    """
+    found = serializer.unfit_one(value, state)
+    if found is not None:
+        raise _unfit(type(value), *found)
+
+
+def check_all(serializer: Serializer, values: list[Any], columns: list[list[Any]]) -> None:
+    """As above, many by column."""
+    found = serializer.unfit(values, columns)
+    if found is not None:
+        index, field, what = found
+        error = _unfit(type(values[0]), field, what)
+        error.path.append(f"[{index}]")
+        raise error
+
+
+def _unfit(kind: type, field: str, what: str) -> UnfitError:
+    if not field:
+        return UnfitError(f"{text_of(kind)} object {what}", "Make them fields, or register a Decomposer.")
+    error = UnfitError(what, f"Convert it, or declare the field of {text_of(kind)} as what it holds.")
+    error.path.append(f".{field}")
+    return error
+
+
+def explained(error: Exception, value: Any, state_of: Callable[[Any], Any]) -> EncodeError:
+    """The error that a user sees.
+
+    Args:
+        error: An :class:`UnfitError` or a RecursionError.
+        value: What was to be written.
+        state_of: As of :func:`cycle_in`.
+    """
+    if not isinstance(error, UnfitError) or isinstance(error, TooDeepError):
+        path = cycle_in(value, state_of)
+        if path is not None:
+            start, end = path
+            return EncodeError(f"refers back to {start}, a cycle", where=end, hint="Break it, or store a name instead.")
+    if not isinstance(error, UnfitError):
+        error = TooDeepError()
+    where = "$" + "".join(reversed(error.path))
+    if len(where) > _LONGEST:
+        where = f"{where[: _LONGEST // 2]}…{where[-_LONGEST // 2 :]}"
+    return EncodeError(error.what, where=where, hint=error.hint)
+
+
+_LONGEST: Final = 300
 
 
 class Fields(dict[str, Any]):

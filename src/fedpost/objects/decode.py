@@ -1,7 +1,8 @@
 """A tree and segments to Python objects.
 
 Rules: nothing is built that is not registered here; rows are built in order, each from rows before it; every count is
-compared with what is there before anything is allocated; what fails is a DecodeError that names the row's type.
+compared with what is there, and with what is allowed, before anything is allocated; a leaf is read for one row, and how
+often makers may copy it is bounded; what fails is a DecodeError that names the row's type.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import ormsgpack
 
 from fedpost.errors import DecodeError, LimitError, TransportError
 from fedpost.frame import Frame, Limits
-from fedpost.objects.arrays import array_of, scalar_of, shape_of
-from fedpost.objects.encode import External
+from fedpost.objects.arrays import array_of, numbers_of, numbers_size, scalar_of, shape_of
+from fedpost.objects.external import External, LazyLeaf
 from fedpost.objects.hashing import dict_of, set_of
-from fedpost.objects.plans import Plan, plan_for
+from fedpost.objects.plans import Plan, check_types, plan_for
+from fedpost.objects.trees import Budget
 from fedpost.objects.types import TypeRegistry
-from fedpost.objects.wire import MAX_DEPTH, MEMORY_CODES, REFERENCE, SECTION, TREE_DECODER, Kind, Text, Tree
+from fedpost.objects.wire import MAX_DEPTH, MEMORY_CODES, REFERENCE, Kind, Text, Tree
 from fedpost.tensors.dtypes import dtype_name
 
-__all__ = ["LazyLeaf", "ObjectReader", "tree_of"]
+__all__ = ["ObjectReader"]
 
 # What became of a row: referred to, and it may be again; not yet, and once is all; not yet; and that once has been.
 _USED: Final = 0
@@ -33,51 +34,9 @@ _TAKEN: Final = 3
 _USES: Final = {kind: _UNUSED if kind in (Kind.BLOB, Kind.ARRAY) else _ONCE for kind in range(len(Kind.NAMES))}
 """What rows begin as; of instances the serializer says it."""
 _INSTANCE: Final = Kind.INSTANCE
-_DECODE: Final[Callable[[msgspec.Raw], Tree | None]] = msgspec.msgpack.Decoder(Tree | None).decode
+_WEIGHED: Final = 256
+"""Leaves of fewer bytes are no more than the reference to them and what it goes into."""
 _INDEX: Final = {bytes([index]): index for index in range(256)}
-
-
-def tree_of(frame: Frame, limits: Limits) -> tuple[Tree, int]:
-    """The tree of a frame that holds an object, and the number of segments that it stands in: 0 or 1.
-
-    Raises:
-        DecodeError: The frame holds none, or an impossible one.
-        LimitError: It has more bytes than ``limits.max_items``: every item takes one at least.
-    """
-    tree = frame.decode_section(SECTION, _DECODE, limit=min(limits.max_section, limits.max_items))
-    if tree is not None:
-        return tree, 0
-    if not len(frame):
-        raise DecodeError("the object's tree is missing", where=f"section {SECTION!r}")
-    if frame.raw_size(0) > limits.max_items:
-        raise LimitError(f"a tree of {frame.raw_size(0)} bytes, {limits.max_items} allowed", where="segment 0")
-    try:
-        return TREE_DECODER.decode(frame.segment(0)), 1
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DecodeError(str(error), where="object tree") from error
-
-
-class LazyLeaf:
-    """A large leaf that is not read yet.
-
-    Args:
-        load: Gives the leaf.
-        size: Its size in bytes.
-    """
-
-    __slots__ = ("_load", "size")
-
-    def __init__(self, load: Callable[[], Any], size: int) -> None:
-        self._load = load
-        self.size = size
-
-    def load(self) -> Any:
-        """Read the leaf, whole.
-
-        Raises:
-            DecodeError: It is not there, or is another.
-        """
-        return self._load()
 
 
 class ObjectReader:
@@ -112,11 +71,18 @@ class ObjectReader:
         self._copy = copy
         self._manager = manager
         self._external = external
-        self._types = [plan_for(row, registry) for row in tree.types]
+        check_types(tree.types, registry)
+        self._registry = registry
+        self._plans: list[Plan | None] = [None] * len(tree.types)
         self._leaves = leaves
-        self._used: set[int] = set()
+        self._used: set[Any] = set()
+        """Leaves that a row has named: numbers of segments, and what those outside are found by."""
+        self._inside = 0
+        self._spent: Budget | None = None
+        self._weight = 0
+        """Bytes of leaves that the row refers to, through plain containers too."""
 
-    def read(self) -> Any:  # noqa: C901, PLR0915 - one loop: a call more for each row would cost as much as its work
+    def read(self) -> Any:  # noqa: C901, PLR0912, PLR0915 - one loop: a call more for each row would cost as much as its work
         """The object.
 
         Raises:
@@ -127,10 +93,12 @@ class ObjectReader:
         uses = bytearray()
         depth = 0
         misreferred: str | None = None
-        types, unpack = self._types, ormsgpack.unpackb
+        weights: dict[int, int] = {}
+        weight = 0
+        plans, unpack = self._plans, ormsgpack.unpackb
 
         def refer(code: int, data: bytes) -> Any:
-            nonlocal depth, misreferred
+            nonlocal depth, weight, misreferred
             index = _INDEX.get(data)
             if index is None:
                 index = int.from_bytes(data[:8], "little")
@@ -139,6 +107,8 @@ class ObjectReader:
                 raise DecodeError(misreferred, where="object tree")
             if depths[index] > depth:  # noqa: PLR1730 - max() would be a call more for every reference
                 depth = depths[index]
+            if weights:
+                weight += weights.get(index, 0)
             use = uses[index]
             if use:
                 if use == _TAKEN:
@@ -149,8 +119,10 @@ class ObjectReader:
 
         try:
             for packed in self._tree.table:
-                depth = 0
+                depth = weight = 0
                 row = unpack(memoryview(packed), ext_hook=refer)
+                if weight:
+                    self._weight = weight
                 try:
                     kind = row[0]
                     if type(row) is not list or type(kind) is not int:
@@ -171,9 +143,10 @@ class ObjectReader:
                     where = f"row {len(values)} of the object"
                     raise DecodeError(f"{Kind.NAMES[kind]}: {error}", where=where) from error
                 depths.append(depth + 1)
-                uses.append(
-                    (_UNUSED if types[row[1]].serializer.shared else _ONCE) if kind == _INSTANCE else _USES[kind]
-                )
+                if self._weight:
+                    weights[len(uses)] = self._weight
+                    self._weight = 0
+                uses.append(_UNUSED if kind == _INSTANCE and plans[row[1]].serializer.shared else _USES[kind])  # type: ignore[union-attr] # it was built
                 if depth >= MAX_DEPTH:
                     raise LimitError(f"nested more than {MAX_DEPTH} levels deep", where="object tree")
             root = unpack(memoryview(self._tree.root), ext_hook=refer)
@@ -184,8 +157,10 @@ class ObjectReader:
             raise DecodeError(misreferred or str(error), where="object tree") from error
         if _ONCE in uses or _UNUSED in uses:
             raise DecodeError("a row that nothing refers to", where="object tree")
-        if len(self._used) != len(self._frame) - self._leaves:
+        if self._inside != len(self._frame) - self._leaves:
             raise DecodeError("a segment that nothing refers to", where="object tree")
+        if None in plans:
+            raise DecodeError("a type that nothing uses", where="object tree")
         return root
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +170,10 @@ class ObjectReader:
         if type(data) is not bytes:
             raise DecodeError("an integer without bytes")
         if len(data) > self._limits.max_integer:
-            raise LimitError(f"an integer of {len(data)} bytes, {self._limits.max_integer} allowed")
+            raise LimitError(
+                f"an integer of {len(data)} bytes, {self._limits.max_integer} allowed",
+                hint="Raise max_integer of the limits: limits=Limits(max_integer=…).",
+            )
         return int.from_bytes(data, "little", signed=True)
 
     def _blob(self, row: list[Any]) -> Any:
@@ -216,6 +194,25 @@ class ObjectReader:
     def _frozenset(self, row: list[Any]) -> Any:
         return frozenset(set_of(_only_list(row)))
 
+    def _numbers(self, row: list[Any]) -> Any:
+        _, name, place = row
+
+        def build(data: bytes | memoryview) -> list[Any]:
+            self._budget.numbers(numbers_size(name, len(data)))
+            return numbers_of(name, data)
+
+        found = self._leaf(place, None, build, lazy=False)
+        self._weight = 0
+        return found
+
+    def _tuples(self, row: list[Any]) -> Any:
+        _, count, columns = row
+        if not columns:
+            raise DecodeError("tuples without columns")
+        _check_columns(count, columns, "tuples")
+        self._budget.objects(count)
+        return list(zip(*columns, strict=True))
+
     def _dict(self, row: list[Any]) -> Any:
         _, keys, values = row
         if type(keys) is not list or type(values) is not list:
@@ -225,7 +222,7 @@ class ObjectReader:
     def _array(self, row: list[Any]) -> Any:
         _, name, lengths, order, place = row
         dtype, shape, size = shape_of(lengths, name)
-        if type(place) is bytes:
+        if type(place) is bytes and len(place) < _WEIGHED:
             return array_of(dtype, shape, size, order, place, copy=self._copy)
         return self._leaf(place, size, lambda data: array_of(dtype, shape, size, order, data, copy=self._copy))
 
@@ -239,6 +236,8 @@ class ObjectReader:
         fields = plan.fields
         if fields is not None and (type(state) is not list or len(state) != len(fields)):
             raise DecodeError(f"a {plan.serializer.name!r} that does not have its {len(fields)} fields")
+        if self._weight:
+            self._charge(plan)
         return plan.build(state, self._manager)
 
     def _records(self, row: list[Any]) -> Any:
@@ -246,26 +245,47 @@ class ObjectReader:
         plan = self._plan_of(number)
         if type(columns) is not list or not columns or plan.fields is None or len(columns) != len(plan.fields):
             raise DecodeError(f"records of {plan.serializer.name!r} without a column for each field")
-        if {type(column) for column in columns} != {list} or {len(column) for column in columns} != {count}:
-            raise DecodeError(f"a column of {plan.serializer.name!r} does not have a value for each record")
+        _check_columns(count, columns, repr(plan.serializer.name))
+        self._budget.objects(count)
+        if self._weight:
+            self._charge(plan)
         return plan.build_all(columns, self._manager)
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _plan_of(self, number: Any) -> Plan:
-        if type(number) is not int or not 0 <= number < len(self._types):
+        if type(number) is not int or not 0 <= number < len(self._plans):
             raise DecodeError("an instance of no type that the object names")
-        return self._types[number]
+        plan = self._plans[number]
+        if plan is None:
+            plan = self._plans[number] = plan_for(self._tree.types[number], self._registry)
+        return plan
 
-    def _leaf(self, place: Any, size: int | None, build: Callable[[Any], Any]) -> Any:
+    @property
+    def _budget(self) -> Budget:
+        if self._spent is None:  # most objects need none
+            self._spent = Budget(self._frame, self._limits, len(self._tree.table))
+        return self._spent
+
+    def _charge(self, plan: Plan) -> None:
+        """Pay for the leaves that go into an instance, where its class may copy them."""
+        if plan.copies:
+            self._budget.copied(self._weight)
+        self._weight = 0
+
+    def _leaf(self, place: Any, size: int | None, build: Callable[[Any], Any], *, lazy: bool = True) -> Any:
         """A leaf out of its bytes, wherever they are."""
         if type(place) is bytes:
+            self._weight = len(place) if len(place) >= _WEIGHED else 0
             return build(place)
         if type(place) is int:
             if not 0 <= place < len(self._frame) - self._leaves:
                 raise DecodeError(f"leaf {place} of {len(self._frame) - self._leaves}")
-            self._used.add(place)
-            return build(self._frame.segment(place + self._leaves))
+            self._take(place)
+            self._inside += 1
+            data = self._frame.segment(place + self._leaves)
+            self._weight = data.nbytes
+            return build(data)
         if type(place) is not list or list(map(type, place)) != [bytes, int]:
             raise DecodeError("a leaf that is nowhere")
         reference, nbytes = place
@@ -275,8 +295,28 @@ class ObjectReader:
             )
         if nbytes < 0 or (size is not None and nbytes != size):
             raise DecodeError(f"a leaf of {size} bytes has {nbytes} of them elsewhere")
+        self._take(reference)
         found = self._external.get(reference, nbytes)
-        return LazyLeaf(lambda: build(found()), nbytes) if callable(found) else build(found)
+        if callable(found):
+            if lazy:
+                return LazyLeaf(lambda: build(found()), nbytes)
+            found = found()
+        self._budget.outside(nbytes)
+        self._weight = nbytes
+        return build(found)
+
+    def _take(self, place: int | bytes) -> None:
+        if place in self._used:
+            raise DecodeError("a leaf that two rows name")
+        self._used.add(place)
+
+
+def _check_columns(count: Any, columns: Any, what: str) -> None:
+    """Compare the lengths of columns with what is said of them."""
+    if type(count) is not int or type(columns) is not list:
+        raise DecodeError(f"{what} without a number, or columns that are no list")
+    if {type(column) for column in columns} != {list} or {len(column) for column in columns} != {count}:
+        raise DecodeError(f"a column of {what} does not have a value for each")
 
 
 def _only_list(row: list[Any]) -> list[Any]:
@@ -334,4 +374,6 @@ _READERS: Final[Mapping[int, Callable[[ObjectReader, list[Any]], Any]]] = {
     Kind.ARRAY: ObjectReader._array,  # noqa: SLF001
     Kind.SCALAR: ObjectReader._scalar,  # noqa: SLF001
     Kind.INSTANCE: ObjectReader._instance,  # noqa: SLF001
+    Kind.NUMBERS: ObjectReader._numbers,  # noqa: SLF001
+    Kind.TUPLES: ObjectReader._tuples,  # noqa: SLF001
 }

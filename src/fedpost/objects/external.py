@@ -6,16 +6,57 @@ Rules: what is read is compared with the digest that it was asked for by; the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import blake3
 
 from fedpost.blobs import BlobStore
 from fedpost.errors import DecodeError, IntegrityError
 
-__all__ = ["BlobLeaves"]
+__all__ = ["BlobLeaves", "External", "LazyLeaf"]
 
 _DIGEST: Final = 32
+
+
+class External(Protocol):
+    """Where leaves go that are too large for a frame."""
+
+    @property
+    def over(self) -> int:
+        """Leaves of more bytes than this are put here."""
+
+    def put(self, data: memoryview) -> bytes:
+        """Keep a leaf; return what it is found by. A frame has the second of two that are found by the same."""
+
+    def get(self, reference: bytes, size: int) -> Any:
+        """The leaf's bytes, as a memoryview; or, where it is to be read later, a function that gives them.
+
+        Raises:
+            DecodeError: It is not there, or is another.
+        """
+
+
+class LazyLeaf:
+    """A large leaf that is not read yet.
+
+    Args:
+        load: Gives the leaf.
+        size: Its size in bytes.
+    """
+
+    __slots__ = ("_load", "size")
+
+    def __init__(self, load: Callable[[], Any], size: int) -> None:
+        self._load = load
+        self.size = size
+
+    def load(self) -> Any:
+        """Read the leaf, whole.
+
+        Raises:
+            DecodeError: It is not there, or is another.
+        """
+        return self._load()
 
 
 class BlobLeaves:

@@ -11,8 +11,8 @@ import ormsgpack
 
 from fedpost.errors import DecodeError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.objects.arrays import scalar_of, shape_of
-from fedpost.objects.decode import tree_of
+from fedpost.objects.arrays import numbers_size, scalar_of, shape_of
+from fedpost.objects.trees import tree_of
 from fedpost.objects.wire import REFERENCE, Kind, Text, Tree
 
 __all__ = ["DEEPEST", "Node", "outline", "type_names"]
@@ -54,6 +54,8 @@ class _Row(int):
 
 
 _CONTAINERS: Final = (list, dict)
+_PLACES: Final = {Kind.BLOB: 2, Kind.ARRAY: 4, Kind.NUMBERS: 2}
+"""Which part of a row says where its leaf is."""
 _INNER: Final = frozenset({list, dict, _Row})
 
 
@@ -89,12 +91,17 @@ class _Outline:
         self._deepest = deepest
         self._rows: list[Any] = []
         self._uses = bytearray()
+        self._lengths: list[int | None] = []
+        """Of rows that are lists, how many items they have."""
+        self._leaves_used: set[Any] = set()
         self._sizes: dict[int, int] = {}
         """Bytes by the identity of each list and dictionary, which the rows keep alive."""
         for index, packed in enumerate(tree.table):
             row = _unpack(packed)
             try:
-                size = self._weigh(row) + self._outside(row)
+                outside = self._outside(row)
+                size = self._weigh(row) + outside
+                self._lengths.append(self._length_of(row, outside))
             except (ValueError, TypeError, IndexError) as error:
                 raise _impossible(index, error) from error
             self._rows.append(row)
@@ -143,9 +150,14 @@ class _Outline:
         """Bytes of a leaf that are not in the tree."""
         if type(row) is not list or not row or type(row[0]) is not int or not 0 <= row[0] < len(Kind.NAMES):
             raise DecodeError("of no known kind", where=f"row {len(self._rows)} of the object")
-        if row[0] not in (Kind.BLOB, Kind.ARRAY):
+        if row[0] not in _PLACES:
             return 0
-        place = row[2 if row[0] == Kind.BLOB else 4]
+        place = row[_PLACES[row[0]]]
+        if type(place) in (int, list):
+            leaf = place if type(place) is int else bytes(place[0])
+            if leaf in self._leaves_used:
+                raise DecodeError("a leaf that two rows name", where="object tree")
+            self._leaves_used.add(leaf)
         if type(place) is int:
             if not 0 <= place < len(self._frame) - self._leaves:
                 raise DecodeError(f"leaf {place} of {len(self._frame) - self._leaves}", where="object tree")
@@ -156,6 +168,27 @@ class _Outline:
                 raise DecodeError("a leaf elsewhere that has no size", where="object tree")
             return int(size)
         return 0
+
+    def _length_of(self, row: Any, outside: int) -> int | None:
+        """How many items a row has that is a list; what it says of that is compared with what is there."""
+        if row[0] == Kind.NUMBERS:
+            _, name, place = row
+            return numbers_size(name, len(place) if type(place) is bytes else outside)
+        if row[0] not in (Kind.RECORDS, Kind.TUPLES):
+            return None
+        count, columns = row[-2:]
+        if not columns or {self._length(column) for column in _list(columns)} != {_number(count, 1 << 62)}:
+            raise DecodeError("a column does not have a value for each record")
+        if row[0] == Kind.RECORDS:
+            number = _number(row[1], len(self._tree.types))
+            if len(self._tree.types[number].fields or ()) != len(columns):
+                raise DecodeError("records without a column for each field")
+        return int(count)
+
+    def _length(self, value: Any) -> int:
+        """The length of a list, or of a row that is one."""
+        length = self._lengths[value] if isinstance(value, _Row) and value < len(self._lengths) else None
+        return len(_list(value)) if length is None else length
 
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +211,7 @@ class _Outline:
             return msgspec.structs.replace(told, key=key, children=[], more=0)
         kind, *parts = self._rows[index]
         try:
-            node = self._of_kind(key, kind, parts, self._sizes[id(self._rows[index])], depth)
+            node = self._of_kind(key, index, kind, parts, self._sizes[id(self._rows[index])], depth)
         except (ValueError, TypeError, IndexError) as error:
             raise _impossible(index, error) from error
         if self._uses[index] > 1:
@@ -186,7 +219,9 @@ class _Outline:
             self._told[index] = node
         return node
 
-    def _of_kind(self, key: str, kind: int, parts: list[Any], size: int, depth: int) -> Node:  # noqa: PLR0911 - one each
+    def _of_kind(  # noqa: C901, PLR0911, PLR0912 - one each
+        self, key: str, index: int, kind: int, parts: list[Any], size: int, depth: int
+    ) -> Node:
         if kind == Kind.INTEGER:
             return Node(key, "int", size, f"an integer of {len(parts[0])} bytes")
         if kind == Kind.BLOB:
@@ -214,11 +249,26 @@ class _Outline:
             name = f"list of {_number(count, 1 << 62)} {_type_name(row.name, row.version)}"
             names = (f"[:]{_key(field)}" for field in fields)
             return self._parent(key, name, size, len(fields), _paired(names, fields, columns), depth)
+        if kind == Kind.NUMBERS:
+            return Node(key, f"list of {_cut(parts[0])}", size, more=self._lengths[index] or 0)
+        if kind == Kind.TUPLES:
+            count, columns = parts
+            name = f"list of {count} tuple"
+            named = ((f"[:][{number}]", column) for number, column in enumerate(columns))
+            return self._parent(key, name, size, len(columns), named, depth)
         if kind == Kind.DICT:
             keys, values = parts
+            if isinstance(keys, _Row) or isinstance(values, _Row):
+                if self._length(keys) != self._length(values):
+                    raise DecodeError(f"{self._length(values)} values for {self._length(keys)} keys")
+                inner = [(".keys()", keys), (".values()", values)]
+                return self._parent(key, f"dict of {self._length(keys)}", size, len(inner), inner, depth)
             pairs = _paired(map(_key_of, _list(keys)), keys, values)
             return self._parent(key, "dict", size, len(keys), pairs, depth)
         (items,) = parts
+        if isinstance(items, _Row):
+            self._length(items)
+            return self._parent(key, Kind.NAMES[kind], size, 1, [("", items)], depth)
         return self._parent(key, Kind.NAMES[kind], size, len(_list(items)), _numbered(items), depth)
 
     def _parent(

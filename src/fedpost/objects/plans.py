@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from fedpost.errors import DecodeError, RemoteError, TransportError, UnsupportedError
@@ -10,7 +11,23 @@ from fedpost.objects.annotations import ANYTHING
 from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
 from fedpost.objects.wire import TypeRow
 
-__all__ = ["Plan", "plan_for"]
+__all__ = ["Plan", "check_types", "plan_for"]
+
+
+_NAME_OF: Final = attrgetter("name", "version")
+
+
+def check_types(rows: Sequence[TypeRow], registry: TypeRegistry) -> None:
+    """Look at the types of a tree before any of them is made something of.
+
+    Raises:
+        DecodeError: One comes twice.
+        UnsupportedError: There are more than are registered.
+    """
+    if len(rows) > 1 and len(set(map(_NAME_OF, rows))) < len(rows):
+        raise DecodeError("a type comes twice", where="object tree")
+    if len(rows) > registry.most_names:
+        raise UnsupportedError(f"{len(rows)} types, {registry.most_names} are known here", where="object tree")
 
 
 def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
@@ -31,13 +48,12 @@ def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
             hint=f"Register its class on this side: fedpost.register(…, name={row.name[:200]!r})"
             + (f", or did the sender mean {near!r}?" if near else "."),
         )
-    plan = _PLANS.get(serializer)
+    plans: dict[Serializer, Plan] = registry.plans
+    plan = plans.get(serializer)
     if plan is None or plan.row != row:
         plan = Plan(row, serializer)
         if plan.direct:
-            if len(_PLANS) >= _MOST:
-                _PLANS.clear()
-            _PLANS[serializer] = plan
+            plans[serializer] = plan
     return plan
 
 
@@ -56,6 +72,8 @@ class Plan:
         self.row = row
         self.serializer = serializer
         self.fields = row.fields
+        # Classes that say themselves what they consist of keep it as it is, but for models, which convert.
+        self.copies = serializer.fields is None or serializer.managed or "__private__" in serializer.fields
         self._upgrades = []
         for version in range(row.version, serializer.version):
             if version not in serializer.upgrades:
@@ -104,7 +122,7 @@ class Plan:
                 raise self._wrong(name, check.text, wrong)
         try:
             if serializer.make_all is not None:
-                return list(map(serializer.make_all, *columns))
+                return list(serializer.make_all(columns))
             return list(map(serializer.make, zip(*columns, strict=True)))
         except (RemoteError, TransportError):
             raise
@@ -148,8 +166,3 @@ class Plan:
         return DecodeError(
             f"{self.serializer.name!r} cannot be built: {type(error).__name__}: {error}", where="object tree"
         )
-
-
-_PLANS: Final[dict[Serializer, Plan]] = {}
-"""The plan of each type as it is written here; not weakly, as that takes as long to look up as a small plan to make."""
-_MOST: Final = 1024

@@ -16,7 +16,7 @@ from enum import Enum, Flag
 from typing import Any, Final, Literal, get_args, get_origin
 
 from fedpost.errors import DecodeError
-from fedpost.objects.annotations import check_for
+from fedpost.objects.annotations import Constant, check_for
 from fedpost.objects.registering import REGISTRY
 from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
 
@@ -138,7 +138,17 @@ def _of_serializer(serializer: Serializer, registry: TypeRegistry, definitions: 
     return {
         "title": serializer.name,
         "type": "object",
-        "properties": {field: _of(hints.get(field, Any), registry, definitions) for field in serializer.fields},
+        "properties": {
+            field: _of(_with_default(hints.get(field, Any), serializer.defaults.get(field)), registry, definitions)
+            for field in serializer.fields
+        },
         "required": [field for field in serializer.fields if field not in serializer.defaults],
         "additionalProperties": serializer.unknown == "ignore",
     }
+
+
+def _with_default(annotation: Any, default: Any) -> Any:
+    """What a field may be: also of its default's type, as in ``x: int = None``."""
+    if not isinstance(default, Constant) or check_for(annotation).passes(default.value):
+        return annotation
+    return typing.Union[annotation, type(default.value)]  # noqa: UP007 - not every annotation knows the bar

@@ -14,14 +14,13 @@ import datetime as dt
 import fractions
 import importlib
 import pathlib
-import re
 import sys
 import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from fedpost.errors import DecodeError
@@ -43,9 +42,9 @@ def _add(
     make: Callable[[Any], Any],
     *,
     name: str | None = None,
-    subclasses: bool = False,
+    shared: bool = False,
 ) -> None:
-    STANDARD.add(Serializer(cls=cls, name=name or cls.__name__, take=take, make=make, subclasses=subclasses))
+    STANDARD.add(Serializer(cls=cls, name=name or cls.__name__, take=take, make=make, shared=shared))
 
 
 def _expect(state: Any, *kinds: type | tuple[type, ...]) -> Any:
@@ -115,7 +114,7 @@ def _typed_array(state: Any) -> array.array[Any]:
     return out
 
 
-_add(array.array, lambda value: [value.typecode, sys.byteorder == "little", value.tobytes()], _typed_array)
+_add(array.array, lambda value: [value.typecode, sys.byteorder == "little", value.tobytes()], _typed_array, shared=True)
 
 # ── containers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,6 +183,12 @@ _add(
 )
 
 
+def _take_namespace(value: Any) -> dict[str, Any]:
+    if strange := [name for name in vars(value) if type(name) is not str or name.startswith("__")]:
+        raise TypeError(f"the attribute {strange[0]!r} is not one that a namespace can have here")
+    return dict(vars(value))
+
+
 def _namespace(cls: type, state: Any) -> Any:
     if type(state) is not dict or any(name.startswith("__") for name in state):
         raise DecodeError("a namespace's state is a dictionary of plain names")
@@ -192,16 +197,56 @@ def _namespace(cls: type, state: Any) -> Any:
     return out
 
 
-_add(argparse.Namespace, lambda value: dict(vars(value)), partial(_namespace, argparse.Namespace))
-_add(types.SimpleNamespace, lambda value: dict(vars(value)), partial(_namespace, types.SimpleNamespace))
+_add(argparse.Namespace, _take_namespace, partial(_namespace, argparse.Namespace))
+_add(types.SimpleNamespace, _take_namespace, partial(_namespace, types.SimpleNamespace))
 _add(types.MappingProxyType, dict, _one(dict, types.MappingProxyType), name="MappingProxyType")
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take_datetime(value: Any) -> Any:
-    zone = value.tzinfo
-    return [value.replace(tzinfo=None, fold=0).isoformat(), zone, value.fold]
+# One number is read much faster than text; the text of earlier files is read too.
+
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+_DAY: Final = dt.timedelta(days=1) // _MICROSECOND
+_FIRST: Final = dt.datetime.min  # noqa: DTZ901 - times without a zone are counted from it
+_SHORT: Final = 64
+
+
+def _take_time(value: dt.time) -> Any:
+    seconds = (value.hour * 60 + value.minute) * 60 + value.second
+    number = seconds * 1_000_000 + value.microsecond
+    return number if value.tzinfo is None and not value.fold else [number, value.tzinfo, value.fold]
+
+
+def _take_datetime(value: dt.datetime) -> Any:
+    if value.tzinfo is None and not value.fold:
+        return (value - _FIRST) // _MICROSECOND
+    return [(value.replace(tzinfo=None) - _FIRST) // _MICROSECOND, value.tzinfo, value.fold]
+
+
+def _date(state: Any) -> dt.date:
+    if type(state) is int:
+        return dt.date.fromordinal(state)
+    return dt.date.fromisoformat(_short(state))
+
+
+def _time_at(number: int) -> dt.time:
+    if not 0 <= number < _DAY:
+        raise DecodeError(f"a day does not have {number} microseconds")
+    return (_FIRST + number * _MICROSECOND).time()
+
+
+def _datetime_at(number: int) -> dt.datetime:
+    return _FIRST + number * _MICROSECOND
+
+
+def _moment(cls: Any, at: Callable[[int], Any], state: Any) -> Any:
+    """A time by its number; or a list of that, or of its text, with its zone and which of two it is."""
+    if type(state) is int:
+        return at(state)
+    time, zone, fold = _expect(state, (int, str), object, int)
+    found = at(time) if type(time) is int else cls.fromisoformat(_short(time))
+    return found.replace(tzinfo=_zone(zone), fold=fold)
 
 
 def _zone(zone: Any) -> Any:
@@ -210,20 +255,10 @@ def _zone(zone: Any) -> Any:
     return zone
 
 
-def _timestamp(cls: Any, state: Any) -> Any:
-    text, zone, fold = _expect(state, str, object, int)
-    if len(text) > _MAX_TEXT:
-        raise DecodeError("too long for a time")
-    return cls.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
-
-
-_MAX_TEXT: Final = 64
-
-
-def _date(text: str) -> dt.date:
-    if len(text) > _MAX_TEXT:
-        raise DecodeError("too long for a date")
-    return dt.date.fromisoformat(text)
+def _short(text: Any) -> str:
+    if type(text) is not str or len(text) > _SHORT:
+        raise DecodeError("a time is a number or a short text")
+    return text
 
 
 def _offset(state: Any) -> dt.timezone:
@@ -243,19 +278,23 @@ def _zone_key(value: Any) -> str:
     return str(value.key)
 
 
-_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
+@cache
+def _zones() -> frozenset[str]:
+    """What zones there are here; looked up when one is read first."""
+    return frozenset(zoneinfo.available_timezones())
 
 
 def _zone_of(key: str) -> zoneinfo.ZoneInfo:
-    # A key is part of a path; where the system has no zones, part of a module's name too.
-    if _ZONE.fullmatch(key) is None:
-        raise DecodeError(f"{key[:80]!r} is not the name of a time zone")
+    # A key is part of a path; where the system has no zones, also the name of a module that would be imported.
+    # Each of them may be there without and with leap seconds too.
+    if key.removeprefix("posix/").removeprefix("right/") not in _zones():
+        raise DecodeError(f"{key[:80]!r} is not the name of a time zone here")
     return zoneinfo.ZoneInfo(key)
 
 
-_add(dt.date, lambda value: value.isoformat(), _one(str, _date))
-_add(dt.time, _take_datetime, partial(_timestamp, dt.time))
-_add(dt.datetime, _take_datetime, partial(_timestamp, dt.datetime))
+_add(dt.date, dt.date.toordinal, _date)
+_add(dt.time, _take_time, partial(_moment, dt.time, _time_at))
+_add(dt.datetime, _take_datetime, partial(_moment, dt.datetime, _datetime_at))
 _add(
     dt.timedelta,
     lambda value: [value.days, value.seconds, value.microseconds],

@@ -11,12 +11,12 @@ import difflib
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from fedpost.errors import ConfigError, RegistryError
-from fedpost.objects.annotations import Check
+from fedpost.objects.annotations import ANYTHING, Check
 
 __all__ = ["Decomposer", "Serializer", "TypeRegistry", "Unknown", "qualified_name"]
 
@@ -37,9 +37,11 @@ class Serializer:
         version: The version of its layout, from 1.
         take: An instance to its state: the values of ``fields``, in order, or one value of any registered type.
         make: A state to an instance.
-        make_all: Where there is a faster way for many: the values of the fields, as arguments, to an instance.
+        make_all: Where there is a faster way for many: a column of values for each field to the instances.
         fields: The names of what the state consists of, when it is a list of fields.
         checks: What the value of each field must be.
+        attributes: What the ``__dict__`` of an instance may hold: what is not lost, or need not be kept. None where it
+            has none, or where ``take`` sees to it.
         defaults: What makes the value of a field that the state lacks.
         upgrades: By version, what turns the fields of that version into those of the next.
         unknown: What to do with fields that ``fields`` does not name.
@@ -57,6 +59,7 @@ class Serializer:
     make_all: Callable[..., Any] | None = None
     fields: tuple[str, ...] | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
+    attributes: frozenset[str] | None = None
     defaults: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     upgrades: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
     unknown: Unknown = "refuse"
@@ -66,6 +69,7 @@ class Serializer:
     managed: bool = False
     row: list[Any] = field(init=False)
     """What a tree says of the type."""
+    _checked: list[tuple[int, str, Check]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -75,10 +79,55 @@ class Serializer:
                 )
         row = [self.name, self.version, None if self.fields is None else list(self.fields)]
         object.__setattr__(self, "row", row)
+        checked = [(index, name, self.checks.get(name, ANYTHING)) for index, name in enumerate(self.fields or ())]
+        object.__setattr__(self, "_checked", [entry for entry in checked if entry[2] is not ANYTHING])
         if type(self.version) is not int or not 1 <= self.version < _MAX_VERSION:
             raise ConfigError(f"version {self.version!r} of {self.name!r} is not a whole number from 1")
         if strange := [number for number in self.upgrades if number not in range(1, self.version)]:
             raise ConfigError(f"{self.name!r} has version {self.version} and an upgrade from version {strange[0]!r}")
+
+    def unfit(self, values: Sequence[Any], columns: Sequence[Sequence[Any]]) -> tuple[int, str, str] | None:
+        """What a reader would refuse, or never see, of instances that are about to be written.
+
+        Args:
+            values: The instances, one at least, of one class. One of a subclass is written as its base by intent.
+            columns: For each field, its values in all of them.
+
+        Returns:
+            The number of the instance, the name of the field or nothing, and what is wrong; None if all is well.
+        """
+        held = self.attributes
+        if held is not None and type(values[0]) is self.cls and not all(map(held.issuperset, map(vars, values))):
+            index, names = next(
+                (index, more) for index, value in enumerate(values) if (more := vars(value).keys() - held)
+            )
+            return (
+                index,
+                "",
+                f"holds more than its fields: {', '.join(map(repr, sorted(map(str, names))[:_MOST_NAMED]))}",
+            )
+        for place, name, check in self._checked:
+            column = columns[place]
+            if not check.passes_all(column):
+                index = next(index for index, value in enumerate(column) if not check.passes(value))
+                return index, name, f"{check.text} was expected, not {qualified_name(type(column[index]))}"
+        return None
+
+    def unfit_one(self, value: Any, state: Sequence[Any]) -> tuple[str, str] | None:
+        """As :meth:`unfit`, of one instance and the values of its fields."""
+        held = self.attributes
+        if held is None or held.issuperset(vars(value)) or type(value) is not self.cls:
+            for place, _name, check in self._checked:
+                item = state[place]
+                if type(item) not in check.exact and not check.test(item):
+                    break
+            else:
+                return None
+        found = self.unfit([value], [[item] for item in state])
+        return None if found is None else found[1:]
+
+
+_MOST_NAMED: Final = 5
 
 
 class Decomposer(ABC):
@@ -129,6 +178,8 @@ class TypeRegistry:
         self._lazy: dict[str, Load] = {} if known is None else known._lazy  # noqa: SLF001
         # What a lookup by base found; thrown away at every change.
         self._found: dict[type, Serializer | None] = {}
+        self.plans: dict[Serializer, Any] = {}
+        """How readers build the types: theirs to fill. Kept here so that classes go with their registry."""
 
     def add(self, serializer: Serializer) -> None:
         """Register a class.
@@ -148,8 +199,13 @@ class TypeRegistry:
             package: The top package of the classes.
             names: Their names on the wire.
             load: Gives their serializers.
+
+        Raises:
+            RegistryError: The registry is frozen.
         """
         with self._lock:
+            if self._frozen:
+                raise RegistryError(f"cannot register the types of {package!r}: the registry is frozen")
             self._lazy = {**self._lazy, **dict.fromkeys((package, *names), load)}
 
     def remove(self, cls: type) -> None:
@@ -166,7 +222,7 @@ class TypeRegistry:
             gone = self._by_class[cls]
             self._by_class = {kept: entry for kept, entry in self._by_class.items() if kept is not cls}
             self._by_name = {name: entry for name, entry in self._by_name.items() if entry is not gone}
-            self._found = {}
+            self._found, self.plans = {}, {}
 
     def change(self, cls: type, **changes: Any) -> None:
         """Replace parts of a registered class's serializer.
@@ -182,7 +238,7 @@ class TypeRegistry:
             new = replace(self._by_class[cls], **changes)
             self._by_class = {**self._by_class, cls: new}
             self._by_name = {**self._by_name, **dict.fromkeys((new.name, *new.aliases), new)}
-            self._found = {}
+            self._found, self.plans = {}, {}
 
     def for_class(self, cls: type) -> Serializer | None:
         """The serializer that writes instances of a class: its own, or that of the nearest base that allows it."""
@@ -211,6 +267,11 @@ class TypeRegistry:
     def names(self) -> tuple[str, ...]:
         """What can be read, aliases included."""
         return tuple(self._by_name)
+
+    @property
+    def most_names(self) -> int:
+        """How many names it can read at most, once optional packages are loaded."""
+        return len(self._by_name) + len(self._lazy)
 
     def nearest(self, name: str) -> str | None:
         """A registered name like this one."""
@@ -248,6 +309,8 @@ class TypeRegistry:
             found = self._fallback(cls)
             if found is not None:
                 with self._lock:
+                    if self._frozen:
+                        return self._by_class.get(cls)
                     if cls not in self._by_class:
                         self._add(found)
                     return self._by_class[cls]

@@ -13,13 +13,16 @@ import msgspec
 import ormsgpack
 
 __all__ = [
+    "IN_HEADER",
     "IN_TREE",
     "MAX_DEPTH",
     "NEAR",
+    "NUMBERS",
     "RECORDS",
     "REFERENCE",
     "SECTION",
     "Kind",
+    "PackedTree",
     "Text",
     "Tree",
     "TypeRow",
@@ -34,7 +37,9 @@ IN_TREE: Final = 4096
 IN_HEADER: Final = 1 << 16
 """A tree of fewer bytes stands in the header, another in the first segment."""
 RECORDS: Final = 64
-"""From so many records of one class on, a list is written by column."""
+"""From so many records of one class on, or tuples of one length, a list is written by column."""
+NUMBERS: Final = 1024
+"""From so many floats on, or integers within 64 bits, a list is written as a leaf."""
 MAX_DEPTH: Final = 200
 MEMORY_CODES: Final = frozenset("?cbBhHiIlLqQnNefdg")
 """What the elements of a memoryview may be: the letters of the module ``struct``, and ``g`` of NumPy."""
@@ -55,8 +60,13 @@ class Kind:
     ARRAY: Final = 7
     SCALAR: Final = 8
     INSTANCE: Final = 9
+    NUMBERS: Final = 10
+    TUPLES: Final = 11
 
-    NAMES: Final = ("integer", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance")
+    NAMES: Final = (
+        *("integer", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance"),
+        *("numbers", "tuples"),
+    )
 
 
 class Text:
@@ -99,7 +109,16 @@ class Tree(msgspec.Struct, array_like=True, frozen=True):
     root: msgspec.Raw
 
 
+class PackedTree(msgspec.Struct, array_like=True, frozen=True):
+    """A tree that is looked at before anything of it is made."""
+
+    types: msgspec.Raw
+    table: msgspec.Raw
+    root: msgspec.Raw
+
+
 TREE_DECODER: Final = msgspec.msgpack.Decoder(Tree)
+PACKED_TREE_DECODER: Final = msgspec.msgpack.Decoder(PackedTree)
 
 
 def reference(index: int) -> Any:

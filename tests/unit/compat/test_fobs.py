@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import threading
 from collections import OrderedDict, defaultdict
 from enum import Enum, Flag, auto
@@ -19,7 +18,6 @@ import pytest
 
 from fedpost.compat import fobs
 from fedpost.errors import ConfigError, EncodeError
-from fedpost.frame import Frame, Limits
 from fedpost.objects.attributes import has_attributes_only, take_attributes
 
 
@@ -348,64 +346,6 @@ def test_many_threads_register_at_once():
         thread.join()
     assert failed == []
     assert fobs.num_decomposers() == 8
-
-
-# ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_buffers_share_memory():
-    array = np.arange(100_000.0)
-    buffers = fobs.dumps({"w": array}, buffer_list=True)
-    assert any(np.shares_memory(np.frombuffer(buffer, np.uint8), array) for buffer in buffers if len(buffer) > 100_000)
-
-
-def test_a_frame_like_any_other(tmp_path):
-    path = tmp_path / "value"
-    fobs.dumpf({"w": np.zeros(5000)}, str(path))
-    frame = Frame.open(path)
-    assert frame.section_names == ("object",)
-    assert list(path.parent.glob(".*")) == []
-
-
-def test_what_loads_takes():
-    data = fobs.dumps([1])
-    for given in (data, bytearray(data), memoryview(data), [data], [memoryview(data)[:9], bytearray(data[9:])]):
-        assert fobs.loads(given) == [1]
-    with pytest.raises(TypeError, match="bytes or a list of buffers"):
-        fobs.loads("text")
-
-
-def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        fobs.loadf(str(tmp_path / "missing"))
-
-
-def test_a_larger_budget():
-    value = list(range(200_000))
-    data = fobs.dumps(value)
-    with pytest.raises(ValueError, match="allowed"):
-        fobs.loads(data, fobs_ctx={fobs.FOBSContextKey.LIMITS: Limits(max_items=1000)})
-    assert fobs.loads(data, fobs_ctx={fobs.FOBSContextKey.LIMITS: Limits(max_items=1 << 30)}) == value
-
-
-class Defaults(dict):
-    def __init__(self):
-        super().__init__(made="by the constructor")
-
-
-def test_a_dictionary_has_what_it_had():
-    """FOBS brings back what the constructor puts in."""
-    fobs.register(fobs.DictDecomposer(Defaults))
-    value = Defaults()
-    del value["made"]
-    assert (type(again(value)), again(value)) == (Defaults, {})
-
-
-def test_streams_end():
-    stream = io.BytesIO()
-    fobs.serialize_stream([1], stream)
-    stream.seek(0)
-    assert fobs.deserialize_stream(stream) == [1]
 
 
 def test_enumeration_members_by_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,42 @@ def test_a_handler_that_fails():
     data = fobs.dumps(fobs.Datum.text_datum("text", dot=9))
     with pytest.raises(ValueError, match="a datum that cannot be processed: AssertionError"):
         fobs.loads(data)
+
+
+@pytest.mark.parametrize("rare", [1 << 70, "\ud800"], ids=["integer", "text"])
+@pytest.mark.parametrize("wrap", [lambda datum: datum, Plain], ids=["datum", "reference"])
+def test_beside_what_is_rarely_written(rare, wrap):
+    """Such values may make the writer look at everything twice; a datum travels all the same, and once."""
+    fobs.register(Keeps)
+    datum = fobs.Datum.blob_datum(b"x" * 9000)
+    data = fobs.dumps([wrap(datum), rare, datum])
+    assert data.count(b"x" * 9000) == 1
+    found = fobs.loads(data)
+    assert found[1] == rare
+    assert found[2].value == b"x" * 9000
+    assert getattr(found[0], "a", found[0]) is found[2]
+
+
+def test_a_managers_leaves_beside_what_is_rarely_written():
+    sender = fobs.DatumManager(4096)
+    data = fobs.serialize([np.arange(3000.0), b"b" * 9000, 1 << 70], sender)
+    assert len(sender.get_datums()) == 2
+    receiver = fobs.DatumManager()
+    for datum in sender.get_datums().values():
+        receiver.add_datum(datum)
+    assert fobs.deserialize(data, receiver)[1:] == [b"b" * 9000, 1 << 70]
+
+
+def test_equal_leaves_are_one_datum_and_two_arrays():
+    sender = fobs.DatumManager(4096)
+    data = fobs.serialize([np.arange(3000.0), np.arange(3000.0)], sender)
+    assert len(sender.get_datums()) == 1
+    one, two = fobs.deserialize(data, sender)
+    one[0] = 7
+    assert two[0] == 0
+
+
+def test_a_copy_of_a_datum_is_that_datum():
+    datum = fobs.Datum.blob_datum(b"x" * 9000)
+    found = fobs.loads(fobs.dumps([datum, copy.copy(datum)]))
+    assert found[0] is found[1]

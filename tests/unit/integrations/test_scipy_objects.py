@@ -105,6 +105,16 @@ def test_what_comes_back_is_one_s_own():
     first[1, 3] = 5
 
 
+def test_keys_come_back_in_order_and_as_python_s_numbers():
+    value = sparse.dok_array((3, 4))
+    value[2, 1], value[0, 3] = 5, 6
+    found = back(value)
+    assert list(found.items()) == [((2, 1), 5), ((0, 3), 6)]
+    assert {type(part) for key in found.keys() for part in key} == {int}  # noqa: SIM118 - no dictionary
+    found[1, 1] = 7
+    assert found.sum() == 18
+
+
 def test_subclasses_are_refused():
     class Mine(sparse.csr_array):
         pass

@@ -94,10 +94,25 @@ def test_tensors_that_shared_memory_share_it_afterwards():
     assert type(one) is torch.nn.Parameter
 
 
-def test_a_small_part_of_a_storage_is_written_alone():
+@pytest.mark.parametrize("order", [("whole", "first"), ("first", "whole"), ("first", "last")], ids="-".join)
+def test_parts_share_the_whole_in_any_order(order):
+    whole = torch.arange(12.0)
+    tensors = dict(zip(("first", "middle", "last"), whole.chunk(3), strict=True), whole=whole)
+    one, other = back([tensors[name] for name in order])
+    assert one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    assert torch.equal(one, tensors[order[0]])
+    assert torch.equal(other, tensors[order[1]])
+    other.zero_()
+    assert bool((one == 0).all()) == ("whole" in order and order[1] == "whole")
+
+
+def test_a_small_part_of_a_large_storage_is_written_alone(monkeypatch):
     whole = torch.zeros(100_000)
+    assert back(whole[:100]).untyped_storage().nbytes() == 400_000
+    monkeypatch.setattr("fedpost.integrations.torch_objects._MAX_WHOLE", 1000)
     assert len(fedpost.dumps(whole[:100])) < 2000
-    assert back(whole[::4]).untyped_storage().nbytes() == 100_000
+    assert back(whole[::4]).untyped_storage().nbytes() == 400_000
+    assert back(whole[::10]).untyped_storage().nbytes() == 40_000
 
 
 def test_what_seems_much_larger_than_its_storage_is_written_whole(monkeypatch):

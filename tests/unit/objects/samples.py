@@ -228,7 +228,7 @@ class OldAttrs:
 @known
 class Struct(msgspec.Struct):
     x: int
-    y: list[int] = []
+    y: list[Any] = []
 
 
 @known
@@ -399,7 +399,7 @@ def instances() -> list[Any]:
     """Instances of every kind of class."""
     missing = OSError(2, "no such file")
     return [
-        *(Color.RED, Color.CRIMSON, Color.GREEN, Level.HIGH, Mode.FAST, Right.BOTH, Right(0), Bit(9), Bit(64), Bit.ONE),
+        *(Color.RED, Color.CRIMSON, Color.GREEN, Level.HIGH, Mode.FAST, Right.BOTH, Right(0), Bit(9), Bit(0), Bit.ONE),
         *(Point(1), Point(1, 2, ["a"]), Slots(1, Point(2)), Frozen(key="k", when=TWICE), Grown(1, z=2j), Empty()),
         *(Box(1), Box([Box("a")], (Box(1j),)), Made(4), OwnInit(3), [Made(1)] * 2, [OwnInit(i) for i in range(70)]),
         *(Pair(1), Pair(2, Pair(3)), Plain(1, "b", None), Nothing()),

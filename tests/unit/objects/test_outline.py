@@ -87,9 +87,18 @@ def test_sizes_add_up_also_of_what_is_left_out():
 
 
 def test_a_large_tree_stands_in_a_segment():
-    frame = frame_of(list(range(100_000)))
+    frame = frame_of([str(number) for number in range(100_000)])
     assert len(frame) == 1
     assert outline(frame).more == 99_900
+
+
+def test_many_numbers_are_counted_and_not_read():
+    found = outline(frame_of({"losses": [0.5] * 5000, "pairs": [(number, "a") for number in range(2000)]}))
+    losses, pairs = found.children
+    assert (losses.type, losses.more, losses.children) == ("list of float64", 5000, [])
+    assert losses.size > 5000 * 8
+    assert pairs.type == "list of 2000 tuple"
+    assert [(child.key, child.type) for child in pairs.children] == [("[:][0]", "list of int16"), ("[:][1]", "list")]
 
 
 def test_depth_and_number_of_nodes_are_limited():
@@ -153,6 +162,18 @@ LIES = {
     "an instance of fewer fields": (reference(0), [Kind.INSTANCE, 0, ["a"]]),
     "an instance whose fields are a text": (reference(0), [Kind.INSTANCE, 0, "ab"]),
     "records of fewer columns": (reference(0), [Kind.RECORDS, 0, 1, [["a"]]]),
+    "records of more than there are": (reference(0), [Kind.RECORDS, 0, 1 << 60, [["a"], [1]]]),
+    "records of columns that differ": (reference(0), [Kind.RECORDS, 0, 1, [["a"], [1, 2]]]),
+    "records of a column that is a number": (reference(0), [Kind.RECORDS, 0, 1, [["a"], 5]]),
+    "records of no columns": (reference(0), [Kind.RECORDS, 0, 0, []]),
+    "tuples of more than there are": (reference(0), [Kind.TUPLES, 3, [[1], [2]]]),
+    "tuples of no columns": (reference(0), [Kind.TUPLES, 1 << 60, []]),
+    "numbers of no type": (reference(0), [Kind.NUMBERS, "object", b"12345678"]),
+    "numbers of half a one": (reference(0), [Kind.NUMBERS, "int16", b"123"]),
+    "a leaf of two rows": (
+        [reference(0), reference(1)],
+        *[[Kind.ARRAY, "int8", [1], 0, [b"x", 1]]] * 2,
+    ),
     "records of no number": (reference(0), [Kind.RECORDS, 0, "one", [["a"], [1]]]),
 }
 

@@ -122,6 +122,10 @@ CASES: dict[str, Any] = {
         *(collections.OrderedDict(b=1, a=2), collections.Counter("aab"), collections.defaultdict(list, {"k": [1]})),
         *(collections.deque([1, 2], 5), argparse.Namespace(a=1)),
     ],
+    "moments": lambda: [
+        *(dt.date(2026, 1, 2), dt.time(3, 4, 5, 6), dt.datetime(2026, 1, 2, 3, 4), dt.datetime.min),  # noqa: DTZ001, DTZ901 - without a zone too
+        *(dt.time(1, 2, fold=1), dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))),
+    ],
     "times": lambda: [
         *(
             dt.date(2026, 1, 2),
@@ -143,6 +147,17 @@ CASES: dict[str, Any] = {
         *(Struct(x=1), error()),
     ],
     "records": lambda: [Point(number, number / 2, [str(number)]) for number in range(64)],
+    "numbers_in_lists": lambda: {
+        **{f"int{bits}": [(number % 256 - 128) << bits - 8 for number in range(1024)] for bits in (8, 16, 32, 64)},
+        "uint64": [2**64 - 1 - number for number in range(1024)],
+        "float": [number / 7 for number in range(1022)] + [math.inf, -0.0],
+        "in a tuple": tuple(range(1024)),
+    },
+    "tuples": lambda: [
+        *([(number, str(number), (number, None)) for number in range(64)], {(number, "k"): [] for number in range(64)}),
+        *([()] * 64, [(1,)] * 63 + [(1, 2)]),
+    ],
+    "repeated": lambda: ["y" * 5000] * 2 + [Color.RED, Color.GREEN, Color.RED] + [Color.RED, Color.GREEN] * 40,
     "shared": shared,
     "large_tree": lambda: [shared(), ["a text of some length " * 20 for _ in range(160)]],
 }

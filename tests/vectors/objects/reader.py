@@ -15,11 +15,10 @@ import msgpack
 
 TEXTS = ("bytes", "bytearray", "memoryview", "str", "str")
 KINDS = ("int", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance")
+MORE = ("numbers", "tuples")
+NUMBERS = {"int8": "<b", "int16": "<h", "int32": "<i", "int64": "<q", "uint64": "<Q", "float64": "<d"}
 SHARED = ("blob", "array", "MaskedArray")
-
-
-class Row(int):
-    """A reference."""
+REPEATED = ("vector.Color", "vector.Right")
 
 
 def read_object(data: bytes, container: Any) -> Any:
@@ -63,7 +62,7 @@ class Reader:
             index = int.from_bytes(item.data, "little")
             require(index < len(self.rows), "references to earlier rows")
             self.uses[index] += 1
-            require(self.rows[index][0] in SHARED or self.uses[index] == 1, "one reference to a single row")
+            require(self.rows[index][0] in SHARED + REPEATED or self.uses[index] == 1, "one reference to a single row")
             self.depth = max(self.depth, self.depths[index])
             return ["shared", index, self.rows[index]] if self.rows[index][0] in SHARED else self.rows[index]
         if isinstance(item, list):
@@ -78,37 +77,43 @@ class Reader:
         return [type(item).__name__, item]
 
     def items(self, item: Any) -> list[Any]:
-        require(isinstance(item, list), "an array of items")
-        return [self.value(one) for one in item]
+        kind, *found = self.value(item)
+        require(kind == "list", "an array of items")
+        return found
+
+    def columns(self, count: int, columns: list[Any]) -> Any:
+        found = [self.items(column) for column in columns]
+        require({len(column) for column in found} == {count}, "columns of the same length")
+        return zip(*found, strict=True)
 
     def row(self, row: list[Any]) -> Any:  # noqa: PLR0911 - one line a kind
         kind, *parts = row
-        name = KINDS[kind]
+        name = (KINDS + MORE)[kind]
         if name == "int":
             return ["int", int.from_bytes(*parts, "little", signed=True)]
         if name == "blob":
             return ["blob", *self.blob(*parts)]
         if name in ("tuple", "set", "frozenset"):
-            (items,) = parts
-            found = self.items(items)
-            return [name, *(found if name == "tuple" else sorted(found, key=repr))]
+            return [name, *(self.items(*parts) if name == "tuple" else sorted(self.items(*parts), key=repr))]
         if name == "dict":
             keys, values = map(self.items, parts)
             return ["dict", *map(list, zip(keys, values, strict=True))]
         if name == "records":
-            number, count, columns = parts
-            columns = [self.items(column) for column in columns]
-            require({len(column) for column in columns} == {count}, "columns of the same length")
-            return ["list", *(self.instance(number, list(state)) for state in zip(*columns, strict=True))]
+            return ["list", *(self.instance(parts[0], list(state)) for state in self.columns(*parts[1:]))]
+        if name == "numbers":
+            return [
+                "list",
+                *(self.value(one) for (one,) in struct.iter_unpack(NUMBERS[parts[0]], self.place(parts[1]))),
+            ]
+        if name == "tuples":
+            return ["list", *(["tuple", *items] for items in self.columns(*parts))]
         if name == "array":
             return [name, *self.array(*parts)]
         if name == "scalar":
-            element, data = parts
-            require(len(data) == self.element_type(element).itemsize, "a scalar of its size")
-            return [name, element, data.hex()]
-        number, state = parts
-        described = self.value(state)
-        return self.instance(number, described[1:] if self.types[number][2] is not None else described)
+            require(len(parts[1]) == self.element_type(parts[0]).itemsize, "a scalar of its size")
+            return [name, parts[0], parts[1].hex()]
+        described = self.value(parts[1])
+        return self.instance(parts[0], described[1:] if self.types[parts[0]][2] is not None else described)
 
     def instance(self, number: int, state: Any) -> Any:
         name, version, fields = self.types[number]
@@ -129,6 +134,7 @@ class Reader:
 
     def place(self, place: Any) -> bytes:
         if isinstance(place, int):
+            require(place not in self.used, "a row of its own for every leaf")
             self.used.add(place)
             return self.leaves[place]
         require(isinstance(place, bytes), "bytes in the frame")

@@ -44,6 +44,21 @@ def described(data):
     return json.loads(json.dumps(reader.read_object(data, container)))
 
 
+def renumbered(value, numbers=None):
+    """A description in which shared rows have the numbers of their first place, whatever rows they stand in.
+
+    Text is the same wherever it is kept.
+    """
+    numbers = {} if numbers is None else numbers
+    if not isinstance(value, list):
+        return value
+    if value[:1] == ["shared"] and value[2][:2] == ["blob", "str"]:
+        return value[2][1:]
+    if value[:1] == ["shared"]:
+        return ["shared", numbers.setdefault(value[1], len(numbers)), renumbered(value[2], numbers)]
+    return [renumbered(item, numbers) for item in value]
+
+
 def test_every_case_is_frozen():
     assert sorted(generate.CASES) == NAMES == sorted(path.stem for path in HERE.glob("*.json"))
 
@@ -63,10 +78,14 @@ def test_another_reader_gives_the_expected_values(name):
     assert described((HERE / f"{name}.frame").read_bytes()) == expected_of(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Times are written as numbers since; their text is read for ever.
+WRITTEN_OTHERWISE = {"times"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WRITTEN_OTHERWISE])
 def test_later_writers_mean_the_same(name):
     data = dumps(generate.CASES[name](), registry=generate.registry())
-    assert described(data) == expected_of(name)
+    assert renumbered(described(data)) == renumbered(expected_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -132,6 +132,11 @@ class AllowedTypes(TypeRegistry):
         """How many types were added to the standard ones."""
         return len(self._added)
 
+    @property
+    def most_names(self) -> int:
+        """How many names can be known at most, those included that are looked for when they come."""
+        return super().most_names + len(self._names)
+
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def for_name(self, name: str) -> Serializer:

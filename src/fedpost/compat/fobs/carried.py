@@ -1,7 +1,7 @@
 """How datums, and references to them, stand in an object.
 
-Rules: :func:`~fedpost.compat.fobs.operations.dumps` carries a datum where it is first referred to, large ones as
-segments; whoever gives a manager of his own carries the datums himself. A file that arrives gets a name that nobody
+Rules: :func:`~fedpost.compat.fobs.operations.dumps` carries a datum once, however often it is referred to, large ones
+as segments; whoever gives a manager of his own carries the datums himself. A file that arrives gets a name that nobody
 chose, in a folder that only this user can read.
 """
 
@@ -57,19 +57,19 @@ class CarryingManager(DatumManager):
     def __init__(self, threshold: int | None = None, fobs_ctx: dict[str, Any] | None = None) -> None:
         super().__init__(threshold, fobs_ctx)
         self.handlers: dict[int, Any] = {}
-        self._packed: set[str] = set()
+        self._packed: dict[str, Datum] = {}
         self._files: list[Path] = []
 
     def pack(self, datum: Datum) -> list[Any]:
-        """What stands for a datum where the object refers to it: the first time with its value.
+        """What a datum is written as: the same whenever it is asked for, as an object may be looked at twice.
 
         Raises:
             EncodeError: The file is missing, or the value is not what the type says.
         """
         identity = _bytes_of(datum.datum_id)
-        if datum.datum_id in self._packed:
-            return [identity]
-        self._packed.add(datum.datum_id)
+        first = self._packed.setdefault(datum.datum_id, datum)
+        if first is not datum:  # a copy of it
+            return [first]
         return [identity, datum.datum_type.value, datum.dot, _content(datum)]
 
     def left_over(self) -> list[DatumRow]:
@@ -149,14 +149,20 @@ class ManagedLeaves:
 
     def __init__(self, manager: DatumManager) -> None:
         self._manager = manager
+        self._kept: dict[bytes, bytes] = {}
         self.over = manager.threshold - 1
 
     def put(self, data: memoryview) -> bytes:
-        """Keep a leaf as a datum; return its id and its digest."""
+        """Keep a leaf as a datum, the same content once; return its id and its digest."""
+        digest = _digest(data)
+        known = self._kept.get(digest)
+        if known is not None:
+            return known
         whole = data.obj
         datum = Datum.blob_datum(whole if type(whole) is bytes and len(whole) == data.nbytes else data)
         self._manager.add_datum(datum)
-        return _bytes_of(datum.datum_id) + _digest(data)
+        self._kept[digest] = _bytes_of(datum.datum_id) + digest
+        return self._kept[digest]
 
     def get(self, reference: bytes, size: int) -> memoryview:
         """A leaf's bytes. A file is mapped, so that what is large costs no memory until it is written to.
@@ -245,7 +251,7 @@ def _take_reference(reference: DatumRef, manager: DatumManager) -> Any:
     datum = manager.get_datum(reference.datum_id)
     if datum is None:
         raise EncodeError(f"the manager has no datum {reference.datum_id}")
-    return [bool(reference.unwrap), manager.pack(datum)]
+    return [bool(reference.unwrap), datum]
 
 
 def _make_datum(state: Any, manager: DatumManager) -> Any:
@@ -253,9 +259,9 @@ def _make_datum(state: Any, manager: DatumManager) -> Any:
 
 
 def _make_reference(state: Any, manager: DatumManager) -> Any:
-    if type(state) is not list or list(map(type, state)) != [bool, list]:
+    if type(state) is not list or list(map(type, state)) not in ([bool, list], [bool, Datum]):
         raise DecodeError("a reference to a datum is whether to unwrap it, and which")
-    return _resolved(state[1], manager, unwrap=state[0])
+    return _resolved(state[1:] if type(state[1]) is Datum else state[1], manager, unwrap=state[0])
 
 
 def _resolved(row: Any, manager: DatumManager, *, unwrap: bool) -> Any:
@@ -265,10 +271,11 @@ def _resolved(row: Any, manager: DatumManager, *, unwrap: bool) -> Any:
         if not isinstance(manager, CarryingManager):
             raise DecodeError("a datum that travels with the object, where a manager was given for it")
         manager.unpack(*row)
-    return manager.internalize(DatumRef(_text_of(row[0]), unwrap=unwrap))
+    key = row[0].datum_id if type(row[0]) is Datum else _text_of(row[0])
+    return manager.internalize(DatumRef(key, unwrap=unwrap))
 
 
 CARRIED: Final = (
-    Serializer(cls=Datum, name="fobs.Datum", take=_take_datum, make=_make_datum, managed=True),
+    Serializer(cls=Datum, name="fobs.Datum", take=_take_datum, make=_make_datum, managed=True, shared=True),
     Serializer(cls=DatumRef, name="fobs.DatumRef", take=_take_reference, make=_make_reference, managed=True),
 )

@@ -8,7 +8,7 @@
     ├── FobsIntegrityError         also IntegrityError: altered or damaged
     ├── FobsLimitError             also LimitError: more than the receiver's budget allows
     └── FobsUnsupportedError       also UnsupportedError: a type that is not allowed here
-    FobsConfigError                ConfigError, so ValueError, and TypeError: what is registered is no such thing
+    FobsConfigError                ConfigError, so ValueError, TypeError, RuntimeError: what is given is no such thing
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class FobsUnsupportedError(FobsDecodeError, UnsupportedError):
     """A type that is not allowed here, or a version or feature that is not known."""
 
 
-class FobsConfigError(ConfigError, TypeError):
-    """What is registered or set is no such thing."""
+class FobsConfigError(ConfigError, TypeError, RuntimeError):
+    """What is registered, set or to be loaded is no such thing."""
 
 
 _JOINED: Final[dict[type[FedpostError], type[FedpostError]]] = {

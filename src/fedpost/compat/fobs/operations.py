@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from fedpost.compat.fobs.carried import CarryingManager, DatumRow, ManagedLeaves
 from fedpost.compat.fobs.context import FOBSContextKey
@@ -80,8 +82,12 @@ def loads(data: Data, fobs_ctx: dict[str, Any] | None = None) -> Any:
 
 
 def dump(obj: Any, stream: BinaryIO, max_value_size: int | None = None, fobs_ctx: dict[str, Any] | None = None) -> None:
-    """Write an object to a stream; the arguments and errors are those of :func:`dumps`."""
-    stream.writelines(_dumped(obj, max_value_size, fobs_ctx).buffers())
+    """Write an object to a stream; the arguments and errors are those of :func:`dumps`.
+
+    Raises:
+        OSError: The stream takes no more.
+    """
+    _write(stream, _dumped(obj, max_value_size, fobs_ctx).buffers())
 
 
 def load(stream: BinaryIO, fobs_ctx: dict[str, Any] | None = None) -> Any:
@@ -119,12 +125,13 @@ load_from_stream = load
 # ── bodies: a manager keeps the datums ───────────────────────────────────────────────────────────────────────────────
 
 
-def serialize(obj: Any, manager: DatumManager | None = None) -> bytes:
+def serialize(obj: Any, manager: DatumManager | None = None, **kwargs: Any) -> bytes:  # noqa: ARG001 - FOBS' own
     """An object as bytes, and what is over the manager's threshold as datums in it, for the caller to carry.
 
     Args:
         obj: The object.
         manager: Without one nothing is kept beside, as in :func:`dumps`.
+        kwargs: Ignored: FOBS passes them to msgpack.
 
     Raises:
         FobsEncodeError: As :func:`dumps`.
@@ -132,17 +139,18 @@ def serialize(obj: Any, manager: DatumManager | None = None) -> bytes:
     return bytes(_dumped(obj, None, None) if manager is None else _written(obj, manager, ManagedLeaves(manager)))
 
 
-def serialize_stream(obj: Any, stream: BinaryIO, manager: DatumManager | None = None) -> None:
+def serialize_stream(obj: Any, stream: BinaryIO, manager: DatumManager | None = None, **kwargs: Any) -> None:
     """Write what :func:`serialize` makes to a stream."""
-    stream.write(serialize(obj, manager))
+    _write(stream, [memoryview(serialize(obj, manager, **kwargs))])
 
 
-def deserialize(data: Data, manager: DatumManager | None = None) -> Any:
+def deserialize(data: Data, manager: DatumManager | None = None, **kwargs: Any) -> Any:  # noqa: ARG001 - FOBS' own
     """The object that :func:`serialize` made bytes of.
 
     Args:
         data: The bytes.
         manager: One with the sender's datums, if it had a manager.
+        kwargs: Ignored: FOBS passes them to msgpack.
 
     Raises:
         FobsDecodeError: As :func:`loads`, and where a datum is missing or is another.
@@ -154,9 +162,10 @@ def deserialize(data: Data, manager: DatumManager | None = None) -> Any:
         return _read_frame(Frame.decode(_joined(data), limits=limits), limits, manager, ManagedLeaves(manager))
 
 
-def deserialize_stream(stream: BinaryIO, manager: DatumManager | None = None) -> Any:
+def deserialize_stream(stream: BinaryIO, manager: DatumManager | None = None, **kwargs: Any) -> Any:
     """Read what :func:`serialize_stream` wrote; the stream is read to its end."""
-    return deserialize(_read(stream, _limits(None if manager is None else manager.get_fobs_context())), manager)
+    limits = _limits(None if manager is None else manager.get_fobs_context())
+    return deserialize(_read(stream, limits), manager, **kwargs)
 
 
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,6 +234,20 @@ def _joined(data: Data) -> bytes | bytearray | memoryview:
         return data
     buffers: Iterable[Any] = data
     return data[0] if len(data) == 1 else b"".join(buffers)
+
+
+def _write(stream: BinaryIO, buffers: Iterable[memoryview]) -> None:
+    """Write buffers whole, also to a stream that takes as much as it likes, as unbuffered files and pipes do."""
+    for buffer in buffers:
+        rest = buffer.cast("B")
+        while rest.nbytes:
+            # A raw stream's None is "nothing now"; that of any other is of one that does not count.
+            count: int | None = cast("Any", stream).write(rest)
+            if count is None and not isinstance(stream, io.RawIOBase):
+                break
+            if not count:
+                raise BlockingIOError(errno.EAGAIN, "the stream takes no more", 0)
+            rest = rest[count:]
 
 
 def _read(stream: BinaryIO, limits: Limits) -> bytes:

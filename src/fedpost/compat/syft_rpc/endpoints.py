@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from fedpost.compat.syft_rpc.message import RequestHeader
-from fedpost.compat.syft_rpc.messages import SyftRequest, SyftResponse
+from fedpost.compat.syft_rpc.messages import RequestHeader, SyftRequest, SyftResponse
+from fedpost.compat.syft_rpc.registering import Reading
 from fedpost.compat.syft_rpc.status import SyftStatus
 from fedpost.compat.syft_rpc.url import SyftBoxURL, check_endpoint
 from fedpost.errors import ConfigError, DecodeError, LocalError, RegistryError
@@ -80,10 +80,12 @@ class Endpoints:
         """Have a function called for an endpoint.
 
         Raises:
-            RegistryError: The endpoint has a function.
-            ConfigError: Not an endpoint, or a function of other arguments.
+            RegistryError: The endpoint has a function, or the annotation names two classes of one name.
+            ConfigError: Not an endpoint, or a function of other arguments, or an asynchronous one.
         """
         name = check_endpoint(endpoint)
+        if inspect.iscoroutinefunction(function):
+            raise ConfigError(f"the function of {name} is asynchronous", hint="Write def, and use asyncio.run in it.")
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != 1:
             raise ConfigError(f"the function of {name} takes {len(parameters)} arguments", hint="It gets one.")
@@ -95,6 +97,7 @@ class Endpoints:
             raise ConfigError(
                 f"the annotation of the function of {name} cannot be read: {error}", hint="Use classes of a module."
             ) from error
+        Reading(wanted)  # raises here what would fail for every request
         self._handlers[name] = _Handler(function, wanted, idempotent)
 
     def is_idempotent(self, request: RequestHeader) -> bool:
@@ -104,14 +107,12 @@ class Endpoints:
 
     def prepare(self, request: SyftRequest) -> Call | SyftResponse:
         """What is to be called for a request, or the response that refuses it."""
-        if request.is_expired:
-            return self.respond(
-                request.header, SyftStatus.SYFT_419_EXPIRED, f"expired at {request.expires.isoformat()}"
-            )
-        if request.expires > datetime.now(UTC) + self._longest:
-            return self.respond(
-                request.header, SyftStatus.SYFT_400_BAD_REQUEST, f"an expiry of more than {self._longest}"
-            )
+        left = request.expires - datetime.now(UTC)
+        if not timedelta(0) <= left <= self._longest:
+            status, reason = SyftStatus.SYFT_400_BAD_REQUEST, f"an expiry of more than {self._longest}"
+            if left < timedelta(0):
+                status, reason = SyftStatus.SYFT_419_EXPIRED, f"expired at {request.expires.isoformat()}"
+            return self.respond(request.header, status, reason)
         try:
             app, endpoint = request.url.app, request.url.endpoint
         except ConfigError as error:
@@ -123,6 +124,10 @@ class Endpoints:
             return Call(request, handler.call, handler.argument(request))
         except DecodeError as error:
             return self.respond(request.header, SyftStatus.SYFT_400_BAD_REQUEST, str(error))
+        except Exception as error:  # noqa: BLE001 - the user's own validators
+            _log.exception("the body for %s cannot be checked", endpoint)
+            reason = f"the body cannot be checked: {type(error).__name__}"
+            return self.respond(request.header, SyftStatus.SYFT_400_BAD_REQUEST, reason)
 
     def execute(self, call: Call) -> SyftResponse:
         """Call a function; whatever it does, there is a response."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from fedpost.errors import FedpostError, RemoteError, TransportError
 
-__all__ = ["SyftError", "SyftStatusError", "SyftTimeoutError", "SyftTransportError", "syft_errors"]
+__all__ = ["SyftError", "SyftStatusError", "SyftTimeoutError", "SyftTransportError", "printable", "syft_errors"]
 
 
 class SyftError(FedpostError):
@@ -35,6 +35,11 @@ class SyftStatusError(SyftError, RemoteError):
 
 class SyftTransportError(SyftError, TransportError):
     """The folder that the peers share cannot be read or written."""
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote, without what a terminal or a log would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from fedpost.compat.syft_rpc.endpoints import Endpoints
 from fedpost.compat.syft_rpc.errors import syft_errors
 from fedpost.compat.syft_rpc.inbox import Inbox
 from fedpost.compat.syft_rpc.journal import Journal
-from fedpost.compat.syft_rpc.messages import SyftRequest, SyftResponse
+from fedpost.compat.syft_rpc.messages import MESSAGE_LIMITS, SyftRequest, SyftResponse
 from fedpost.compat.syft_rpc.status import SyftStatus
 from fedpost.compat.syft_rpc.url import make_url
 from fedpost.errors import ConfigError, FedpostError, TransportError
@@ -36,7 +36,6 @@ F = TypeVar("F", bound=Callable[[Any], Any])
 
 _LOOK: Final = 1.0
 _CLEAN: Final = timedelta(minutes=10)
-_LIMITS: Final = Limits(max_frame=1 << 30, max_raw=1 << 30)
 _INTERRUPTED: Final = "the server was interrupted; the request may have been executed, and is not executed again"
 _log = logging.getLogger("fedpost.compat.syft_rpc")
 
@@ -64,7 +63,7 @@ class SyftEvents:
         workers: int = 1,
         longest: timedelta = timedelta(days=30),
         keep: timedelta = timedelta(days=1),
-        limits: Limits = _LIMITS,
+        limits: Limits = MESSAGE_LIMITS,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"{workers} workers")
@@ -77,8 +76,10 @@ class SyftEvents:
         self._workers = workers
         self._keep = keep
         self._cleaned = datetime.min.replace(tzinfo=UTC)
+        self._longest = longest
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._own = threading.local()
 
     def on_request(self, endpoint: str, *, idempotent: bool = False) -> Callable[[F], F]:
         """Decorate the function that answers requests to an endpoint.
@@ -105,14 +106,17 @@ class SyftEvents:
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run_forever(self) -> None:
-        """Answer requests until :meth:`stop` is called from elsewhere, and those that were begun.
+        """Answer requests until :meth:`stop` is called, or Ctrl-C pressed; those that were begun are answered first.
 
         Raises:
             ConfigError: This app is being served already.
             SyftTransportError: The folder cannot be read or watched.
         """
-        with self._opened(), self._watched() as look_again:
-            self._loop(look_again)
+        try:
+            with self._opened(), self._watched() as look_again:
+                self._loop(look_again)
+        finally:
+            self._stop.clear()
 
     def start(self) -> Self:
         """Answer requests in a thread of its own until :meth:`stop` is called.
@@ -121,32 +125,41 @@ class SyftEvents:
             ConfigError: This app is being served already.
             SyftTransportError: The folder cannot be read or watched.
         """
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             raise ConfigError("this app is being served already", where=self.app_name)
-        self._stop.clear()
         ready: Future[None] = Future()
 
         def run() -> None:
             try:
                 with self._opened(), self._watched() as look_again:
+                    self._stop.clear()
                     ready.set_result(None)
                     self._loop(look_again)
-            except FedpostError as error:
+            except BaseException as error:  # whatever it is: somebody waits
                 if ready.done():
                     raise
                 ready.set_exception(error)
 
         thread = threading.Thread(target=run, name=f"rpc-{self.app_name}", daemon=True)
         thread.start()
-        ready.result()
         self._thread = thread
+        try:
+            ready.result()
+        except BaseException:
+            if ready.done():  # and not Ctrl-C while it begins
+                thread.join()
+            raise
         return self
 
     def stop(self) -> None:
-        """Take no more requests; after :meth:`start`, also wait for those that were begun."""
+        """Take no more requests; after :meth:`start`, also wait for those that were begun.
+
+        A handler may call it, too: then nothing is waited for, as it would wait for itself.
+        """
         self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and not getattr(self._own, "works", False):
+            thread.join()
             self._thread = None
 
     def process_pending(self) -> int:
@@ -156,9 +169,10 @@ class SyftEvents:
             ConfigError: This app is being served already.
             SyftTransportError: The folder cannot be read.
         """
-        self._stop.clear()
-        with self._opened(), ThreadPoolExecutor(self._workers) as pool:
-            done, _ = wait(self._look(pool))
+        with self._opened():
+            self._stop.clear()
+            with self._pool() as pool:
+                done, _ = wait(self._look(pool))
         return len(done)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,8 +195,20 @@ class SyftEvents:
         finally:
             watch.close()
 
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        def begin() -> None:
+            self._own.works = True
+
+        with ThreadPoolExecutor(self._workers, f"rpc-{self.app_name}", begin) as pool:
+            try:
+                yield pool
+            except BaseException:  # Ctrl-C: what is only queued is not begun any more
+                self._stop.set()
+                raise
+
     def _loop(self, look_again: Callable[[], None]) -> None:
-        with ThreadPoolExecutor(self._workers, thread_name_prefix=f"rpc-{self.app_name}") as pool:
+        with self._pool() as pool:
             while not self._stop.is_set():
                 try:
                     self._look(pool)
@@ -192,6 +218,7 @@ class SyftEvents:
 
     def _recover(self) -> None:
         """Settle what a process before this one has left."""
+        self._forget_expired()
         for note in self._journal.unanswered():
             if self._endpoints.is_idempotent(note) and self._mailbox.has(self._mailbox.request(note.id)):
                 self._journal.forget(note.id)
@@ -214,6 +241,9 @@ class SyftEvents:
                 self._inbox.remove(key)
         except FedpostError as error:  # the folder's, or the journal's; the request stays, and is looked at again
             _log.warning("%s: %s", key, error)
+        except Exception:  # noqa: BLE001 - a fault of this program, which would only come again
+            self._inbox.leave(key, size)
+            _log.exception("%s is left alone", key)
         finally:
             self._inbox.release(key)
 
@@ -237,7 +267,10 @@ class SyftEvents:
 
     def _clean(self) -> None:
         self._cleaned = datetime.now(UTC)
+        self._forget_expired()
+        self._inbox.clean(self._journal.has, self._keep, self._longest)
+
+    def _forget_expired(self) -> None:
         for ident in self._journal.over(self._keep.total_seconds()):
             self._mailbox.store.delete(self._mailbox.response(ident))
             self._journal.forget(ident)
-        self._inbox.clean(self._journal.has, self._keep)

@@ -15,10 +15,10 @@ import blake3
 
 from fedpost.compat.syft_rpc.datasites import Client
 from fedpost.compat.syft_rpc.errors import SyftTimeoutError, syft_errors
-from fedpost.compat.syft_rpc.messages import SyftRequest, SyftResponse
+from fedpost.compat.syft_rpc.messages import MESSAGE_LIMITS, SyftRequest, SyftResponse
 from fedpost.compat.syft_rpc.status import SyftStatus
-from fedpost.errors import ConfigError, ProtocolError, TruncatedError
-from fedpost.frame import DEFAULT_LIMITS, Limits
+from fedpost.errors import ConfigError, ProtocolError, RemoteError, TruncatedError
+from fedpost.frame import Limits
 
 __all__ = ["SyftBulkFuture", "SyftFuture"]
 
@@ -33,7 +33,7 @@ class SyftFuture:
     Args:
         request: The request.
         client: Who sent it.
-        limits: The budget for the response.
+        limits: The budget for the response; without it 1 GiB.
         cache: Where the request is remembered, so that it is not sent twice while it is open.
 
     Attributes:
@@ -43,7 +43,7 @@ class SyftFuture:
     """
 
     def __init__(
-        self, request: SyftRequest, client: Client, *, limits: Limits = DEFAULT_LIMITS, cache: str | None = None
+        self, request: SyftRequest, client: Client, *, limits: Limits = MESSAGE_LIMITS, cache: str | None = None
     ) -> None:
         self.request: Final = request
         self.id: Final = request.id
@@ -65,6 +65,11 @@ class SyftFuture:
         return self._mailbox.has(self._mailbox.refused(self.id))
 
     @property
+    def is_answered(self) -> bool:
+        """Whether a response has been seen: then it is the one that stays. Nothing is looked up."""
+        return self._response is not None
+
+    @property
     def is_done(self) -> bool:
         """Whether :meth:`resolve` has something to give."""
         return self.resolve() is not None
@@ -82,7 +87,7 @@ class SyftFuture:
         with syft_errors():
             self._response = self._look()
             rejected = self._response is None and self.is_rejected
-            if self._cache is not None and (self._response is not None or rejected):
+            if self._cache is not None and (self._response is not None or rejected or self.is_expired):
                 self._client.private_store().delete(self._cache)
             if self._response is not None:
                 return self._response
@@ -162,15 +167,22 @@ class SyftBulkFuture:
         self._responses: dict[UUID, SyftResponse] = {}
 
     def resolve(self) -> None:
-        """Look once for every response that is missing.
+        """Look once for every response that is missing; one that comes late takes the place of status 419.
 
         Raises:
-            RemoteError: As :meth:`SyftFuture.resolve`.
+            RemoteError: As :meth:`SyftFuture.resolve`, for the first that failed, when all were looked for.
         """
-        for future in self.pending:
-            response = future.resolve()
+        failed: RemoteError | None = None
+        for future in self.futures:
+            try:
+                response = None if future.is_answered and future.id in self._responses else future.resolve()
+            except RemoteError as error:  # one site's file; it does not keep the others from us
+                failed = failed or error
+                continue
             if response is not None:
                 self._responses[future.id] = response
+        if failed is not None:
+            raise failed
 
     def gather_completed(self, timeout: float | None = _TIMEOUT, poll_interval: float = _LOOK) -> list[SyftResponse]:
         """Wait until every response is there, or the time is over.
@@ -184,7 +196,7 @@ class SyftBulkFuture:
 
         Raises:
             ConfigError: A time is not above 0.
-            RemoteError: As :meth:`SyftFuture.resolve`.
+            RemoteError: As :meth:`SyftFuture.resolve`, when the others were waited for: ``responses`` has them.
         """
         if timeout is not None and not timeout > 0:
             raise ConfigError("timeout must be greater than 0")
@@ -197,6 +209,8 @@ class SyftBulkFuture:
                 self._responses[future.id] = future.wait(left, poll_interval)
             except SyftTimeoutError:
                 break
+            except RemoteError:  # raised again below, after the others had their time
+                continue
         self.resolve()
         return self.responses
 

@@ -11,11 +11,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from fedpost.compat.syft_rpc.datasites import Mailbox
+from fedpost.compat.syft_rpc.errors import printable
 from fedpost.compat.syft_rpc.messages import SyftRequest, SyftResponse
 from fedpost.errors import DecodeError, RemoteError, TruncatedError
 from fedpost.frame import Limits
@@ -72,25 +73,33 @@ class Inbox:
         with self._lock:
             self._taken.discard(key)
 
+    def leave(self, key: str, size: int) -> None:
+        """Leave a file alone until its size is another."""
+        with self._lock:
+            self._unreadable[key] = size
+
     def remove(self, key: str) -> None:
         """Delete a request that was answered."""
         self._mailbox.store.delete(key)
 
-    def clean(self, is_known: Callable[[UUID], bool], keep: timedelta) -> None:
+    def clean(self, is_known: Callable[[UUID], bool], keep: timedelta, longest: timedelta) -> None:
         """Delete the refusals whose requests expired so long ago.
 
         Args:
             is_known: Whether a response is somebody else's to delete.
             keep: For how long a response stays after its request has expired.
+            longest: The longest expiry; who asks for more is refused, and not remembered longer than that.
         """
-        before = datetime.now(UTC) - keep
+        before = (time.time() - keep.total_seconds()) * 1000
+        most = longest.total_seconds() * 1000
         for blob in self._mailbox.store.list(self._mailbox.responses):
             match = _RESPONSE.fullmatch(blob.key.rpartition("/")[2])
             if match is None or is_known(UUID(match[1])):
                 continue
             try:
                 data = self._mailbox.store.get(blob.key, max_bytes=_MAX_REFUSAL)
-                if data is not None and SyftResponse.loads(data).expires < before:
+                header = None if data is None else SyftResponse.loads(data).header
+                if header is not None and min(header.expires, header.created + most) < before:
                     self._mailbox.store.delete(blob.key)
             except RemoteError:  # not ours
                 continue
@@ -108,8 +117,7 @@ class Inbox:
         try:
             data = self._mailbox.store.get(key, max_bytes=self._limits.max_frame)
         except RemoteError as error:  # too large, or a link
-            with self._lock:
-                self._unreadable[key] = size
+            self.leave(key, size)
             _log.warning("%s: %s", key, error)
             return None
         if data is None:
@@ -140,7 +148,7 @@ class Inbox:
 
     def _set_aside(self, key: str, data: memoryview, reason: str) -> None:
         name = key.rpartition("/")[2]
-        note = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in reason)
+        note = printable(reason)
         self._mailbox.store.put(f"{self._mailbox.rejected}/{name}", [data])
         self._mailbox.store.put(f"{self._mailbox.rejected}/{name}.txt", [memoryview(note.encode())])
         self._mailbox.store.delete(key)

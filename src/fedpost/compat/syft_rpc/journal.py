@@ -12,6 +12,7 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -19,9 +20,8 @@ from uuid import UUID
 import msgspec
 
 from fedpost.blobs import FileBlobStore
-from fedpost.compat.syft_rpc.message import RequestHeader
-from fedpost.compat.syft_rpc.messages import SyftResponse
-from fedpost.errors import ConfigError, DecodeError
+from fedpost.compat.syft_rpc.messages import RequestHeader, SyftResponse
+from fedpost.errors import ConfigError, DecodeError, TransportError
 from fedpost.frame import Limits
 
 __all__ = ["Journal"]
@@ -46,30 +46,38 @@ class Journal:
         self._limits = limits
         self._lock = threading.Lock()
         self._file: int | None = None
-        self._begun: dict[UUID, RequestHeader | None] = {}
+        self._begun: dict[UUID, int | None] = {}  # when each expires; headers stay on the disk, as they may be long
+        self._running: set[UUID] = set()
 
     def open(self) -> None:
         """Take the journal and read it.
 
         Raises:
             ConfigError: Another process, or another server of this one, has it.
-            TransportError: It cannot be read.
+            TransportError: It cannot be made or read.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise TransportError(f"no journal can be kept: {error.strerror}", where=str(self._folder)) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(file)
             raise ConfigError("this app is being served already", where=str(self._folder)) from error
         self._file = file
-        self._begun = {}
-        for blob in self._store.list(_BEGUN):
-            self._begun[UUID(blob.key.rpartition("/")[2])] = self._note(blob.key)
+        try:
+            self._begun = {ident: None if note is None else note.expires for ident, note in self._notes()}
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the journal; idempotent."""
         if self._file is not None:
+            # A process that a handler has forked holds the file too, and closing it here would not let go of it.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             os.close(self._file)
             self._file = None
 
@@ -85,11 +93,16 @@ class Journal:
         """
         self._store.put(f"{_BEGUN}/{request.id}", [memoryview(msgspec.msgpack.encode(request))])
         with self._lock:
-            self._begun[request.id] = request
+            self._running.add(request.id)
+            self._begun[request.id] = request.expires
 
     def answer(self, response: SyftResponse) -> None:
         """Keep the response to a request."""
-        self._store.put(f"{_ANSWERED}/{response.id}", response.frame.buffers())
+        try:
+            self._store.put(f"{_ANSWERED}/{response.id}", response.frame.buffers())
+        finally:
+            with self._lock:
+                self._running.discard(response.id)
 
     def response(self, ident: UUID) -> SyftResponse | None:
         """The response to a request, or None while there is none."""
@@ -101,7 +114,8 @@ class Journal:
 
     def unanswered(self) -> list[RequestHeader]:
         """Requests that were begun and have no response: somebody was killed."""
-        return [note for ident, note in self._begun.items() if note is not None and self.response(ident) is None]
+        answered = {blob.key.rpartition("/")[2] for blob in self._store.list(_ANSWERED)}
+        return [note for ident, note in self._notes() if note is not None and str(ident) not in answered]
 
     def forget(self, ident: UUID) -> None:
         """Remove a request."""
@@ -111,9 +125,22 @@ class Journal:
             self._begun.pop(ident, None)
 
     def over(self, seconds: float) -> list[UUID]:
-        """Requests that expired so many seconds ago, or earlier."""
+        """Requests that expired so many seconds ago, or earlier, and are not being executed."""
         before = (time.time() - seconds) * 1000
-        return [ident for ident, note in list(self._begun.items()) if note is not None and note.expires < before]
+        with self._lock:
+            return [
+                ident
+                for ident, expires in self._begun.items()
+                if expires is not None and expires < before and ident not in self._running
+            ]
+
+    def _notes(self) -> Iterator[tuple[UUID, RequestHeader | None]]:
+        for blob in self._store.list(_BEGUN):
+            try:
+                ident = UUID(blob.key.rpartition("/")[2])
+            except ValueError:  # somebody's own file
+                continue
+            yield ident, self._note(blob.key)
 
     def _note(self, key: str) -> RequestHeader | None:
         try:

@@ -145,6 +145,11 @@ class Reading(TypeRegistry):
         """The serializer of a tag."""
         return self._named.get(name) or _READ.for_name(name)
 
+    @property
+    def most_names(self) -> int:
+        """How many tags can be known at most."""
+        return len(self._named) + _READ.most_names
+
     def nearest(self, name: str) -> str | None:
         """A known tag like this one."""
         return _READ.nearest(name)

@@ -18,12 +18,12 @@ import msgspec
 from fedpost.compat.syft_rpc.datasites import Client
 from fedpost.compat.syft_rpc.errors import syft_errors
 from fedpost.compat.syft_rpc.futures import SyftBulkFuture, SyftFuture
-from fedpost.compat.syft_rpc.messages import SyftRequest, SyftResponse
+from fedpost.compat.syft_rpc.messages import MESSAGE_LIMITS, SyftRequest, SyftResponse
 from fedpost.compat.syft_rpc.serialization import frame_of, refuse_encryption
 from fedpost.compat.syft_rpc.status import SyftMethod, SyftStatus
 from fedpost.compat.syft_rpc.url import SyftBoxURL
 from fedpost.errors import ConfigError
-from fedpost.frame import Frame
+from fedpost.frame import Frame, Limits
 
 __all__ = ["broadcast", "parse_duration", "reply_to", "send"]
 
@@ -50,6 +50,8 @@ def send(
     cache: bool | None = None,
     client: Client | None = None,
     encrypt: bool = False,
+    *,
+    limits: Limits = MESSAGE_LIMITS,
 ) -> SyftFuture:
     """Put a request into the folder of the endpoint that a URL names.
 
@@ -64,6 +66,7 @@ def send(
             yes.
         client: Who sends; without it the one of SyftBox's configuration.
         encrypt: Refused: sealing is not built yet.
+        limits: The budget for the response; without it 1 GiB.
 
     Raises:
         EncodeError: The body cannot be written, or is private.
@@ -93,7 +96,7 @@ def send(
     with syft_errors():
         if cache is False:
             mailbox.store.put(mailbox.request(new.id), new.frame.buffers())
-            return SyftFuture(new, client)
+            return SyftFuture(new, client, limits=limits)
         key = f"cache/{_content_id(new, content)}"
         store = client.private_store()
         found = store.get(key, max_bytes=1 << 10)
@@ -103,10 +106,10 @@ def send(
             except msgspec.MsgspecError:  # cut short by a power failure
                 open_request = new
             if open_request is not new and not open_request.is_expired:
-                return SyftFuture(open_request, client, cache=key)
+                return SyftFuture(open_request, client, limits=limits, cache=key)
         mailbox.store.put(mailbox.request(new.id), new.frame.buffers())
         store.put(key, [memoryview(msgspec.msgpack.encode(_Sent(new.id, new.created, lifetime)))])
-    return SyftFuture(new, client, cache=key)
+    return SyftFuture(new, client, limits=limits, cache=key)
 
 
 def broadcast(
@@ -117,6 +120,8 @@ def broadcast(
     cache: bool | None = None,
     client: Client | None = None,
     encrypt: bool = False,
+    *,
+    limits: Limits = MESSAGE_LIMITS,
 ) -> SyftBulkFuture:
     """Send the same request to several endpoints; :func:`send` says what the arguments are, and what is raised.
 
@@ -128,7 +133,10 @@ def broadcast(
     for address in addresses:
         client.mailbox(address)
     return SyftBulkFuture(
-        [send(address, body=body, headers=headers, expiry=expiry, cache=cache, client=client) for address in addresses]
+        [
+            send(address, body=body, headers=headers, expiry=expiry, cache=cache, client=client, limits=limits)
+            for address in addresses
+        ]
     )
 
 

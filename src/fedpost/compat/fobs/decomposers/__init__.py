@@ -1,0 +1,1 @@
+"""FOBS' own decomposers, where programs import them or inherit from them; nothing here needs them."""
