@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import numpy as np
@@ -122,11 +122,18 @@ def _map(function: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -
     def work(batch: Sequence[T]) -> list[R]:
         return list(map(function, batch))
 
+    waiting: list[Future[list[R]]] = []
     try:
-        done = pool.map(work, batches)
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
     except RuntimeError:  # the interpreter is ending, or no thread can be started
         return list(map(function, items))
-    return [result for results in done for result in results]
+    try:
+        return [result for done in waiting for result in done.result()]
+    except BaseException:  # Ctrl-C above all: what nobody waits for is not done
+        for done in waiting:
+            done.cancel()
+        raise
 
 
 def _batches(items: Sequence[T], sizes: Sequence[int]) -> list[Sequence[T]]:
