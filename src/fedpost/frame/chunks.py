@@ -125,7 +125,7 @@ def _map(function: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -
     waiting: list[Future[list[R]]] = []
     try:
         for batch in batches:
-            waiting.append(pool.submit(work, batch))
+            waiting.append(pool.submit(work, batch))  # noqa: PERF401 - what was taken must be known if one is not
     except RuntimeError:  # the interpreter is ending, or no thread can be started
         return list(map(function, items))
     try:
