@@ -15,7 +15,7 @@ from mutation import Bytewise, Mutator
 
 from fedpost.compression import COMPRESSORS
 from fedpost.errors import RemoteError
-from fedpost.tensors.sparse import check_sparse, sparse_bytes, sparse_elements
+from fedpost.tensors.sparse import SparseElements, check_sparse, sparse_bytes
 
 SLOW = 4096  # bytes that the reader of LX in plain Python takes a millisecond for
 NUMBERS = ("", "f1", "f2", "f4", "f8")
@@ -96,13 +96,13 @@ def check_sparse_coding(data: bytes) -> bool:
         check_sparse(payload, itemsize, size)
         if itemsize * size > 1 << 21:
             return False
-        whole = bytes(sparse_elements(payload, itemsize, size, 0, size))
+        whole = bytes(SparseElements(payload, itemsize, size).read(0, size))
     except RemoteError:
         return False
     require(sparse_bytes(memoryview(whole), itemsize) == payload, "there is another way to write it")
     rng = random.Random(data)
     start, stop = sorted((rng.randint(0, size), rng.randint(0, size)))
-    part = bytes(sparse_elements(payload, itemsize, size, start, stop))
+    part = bytes(SparseElements(payload, itemsize, size).read(start, stop))
     require(part == whole[start * itemsize : stop * itemsize], "a range differs")
     return True
 

@@ -45,6 +45,12 @@ def tensors(forge, **columns):
     return segments(forge, raw=b"\x91\0", sections=b"\x92" + pipeline + tail)
 
 
+def npy(forge, names, dtypes):
+    """A frame of one empty segment, whose table of ``.npy`` files is given as MessagePack."""
+    pipeline = b"\x92\xa8pipeline\xb4dense | numpy | none"
+    return segments(forge, raw=b"\x91\0", sections=b"\x92" + pipeline + b"\x92\xabtensors_npy\x92" + names + dtypes)
+
+
 def ranks(count, rank):
     return b"\xc6" + struct.pack(">I", count) + bytes([rank]) * count
 
@@ -106,6 +112,8 @@ ATTACKS = {
         "segment table",
     ),
     "as many empty segments as may be": (lambda f: segments(f, raw=array(b"\0", MOST)), "accepted", None),
+    "names of .npy files": (lambda f: npy(f, array(b"\xa2ab", LARGEST // 3), b"\x90"), "LimitError", "tensor table"),
+    "types of .npy files": (lambda f: npy(f, b"\x90", array(b"\xa2ab", LARGEST // 3)), "LimitError", "tensor table"),
     "names of tensors": (lambda f: tensors(f, names=array(b"\xa2ab", LARGEST // 3)), "LimitError", "tensor table"),
     "dimensions": (lambda f: tensors(f, dims=array(b"\1", LARGEST)), "DecodeError", "tensor table"),
     "dimensions of tensors that are there": (

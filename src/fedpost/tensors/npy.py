@@ -17,6 +17,7 @@ import numpy as np
 
 from fedpost.errors import DecodeError, FedpostError, LimitError
 from fedpost.frame import Frame, Limits
+from fedpost.frame.header import array_length
 from fedpost.tensors.dtypes import dtype_from_name
 from fedpost.tensors.foreign import raw_size
 from fedpost.tensors.format import (
@@ -46,6 +47,13 @@ _HEADER: Final = re.compile(
 class _Table(msgspec.Struct, array_like=True, frozen=True):
     names: list[str]
     dtypes: list[str]
+
+
+class _Outline(msgspec.Struct, array_like=True, frozen=True):
+    """The same, with columns that can be counted before they are made."""
+
+    names: msgspec.Raw
+    dtypes: msgspec.Raw
 
 
 class Npy:
@@ -100,9 +108,10 @@ class NpyTensors:
     """
 
     def __init__(self, frame: Frame, limits: Limits) -> None:
+        outline = frame.section(SECTION, _Outline)
+        if (count := max(array_length(outline.names), array_length(outline.dtypes))) > limits.max_tensors:
+            raise LimitError(f"{count} tensors, {limits.max_tensors} allowed", where="tensor table")
         table = frame.section(SECTION, _Table)
-        if len(table.names) > limits.max_tensors:
-            raise LimitError(f"{len(table.names)} tensors, {limits.max_tensors} allowed", where="tensor table")
         if not len(table.names) == len(table.dtypes) == len(frame) == len(set(table.names)):
             raise DecodeError("its names are not one for each segment", where="tensor table")
         self._frame = frame

@@ -10,7 +10,7 @@ import numpy as np
 from fedpost.frame import Frame
 from fedpost.tensors.format import Array, TensorSpec, check_range
 from fedpost.tensors.pieces import Pieces
-from fedpost.tensors.sparse import sparse_elements
+from fedpost.tensors.sparse import SparseElements
 
 __all__ = ["Placed", "PlacedTensors", "share_out"]
 
@@ -42,11 +42,12 @@ class PlacedTensors:
         placed: What was found in it and checked: no name twice, every place inside its piece.
     """
 
-    __slots__ = ("_pieces", "_placed", "specs")
+    __slots__ = ("_ahead", "_pieces", "_placed", "specs")
 
     def __init__(self, pieces: Pieces, placed: Iterable[Placed]) -> None:
         self._pieces = pieces
         self._placed = {place.spec.name: place for place in placed}
+        self._ahead: tuple[str, SparseElements] | None = None
         self.specs = tuple(place.spec for place in self._placed.values())
 
     def arrays(self) -> dict[str, Array]:
@@ -57,7 +58,7 @@ class PlacedTensors:
         """
         views = {index: self._pieces.segment(index) for index in {place.piece for place in self._placed.values()}}
         return {
-            name: _array(place, views[place.piece][place.start : place.start + place.length], 0, place.spec.size)
+            name: _array(place, views[place.piece][place.start : place.start + place.length])
             for name, place in self._placed.items()
         }
 
@@ -70,12 +71,19 @@ class PlacedTensors:
         place = self._placed[name]
         check_range(place.spec.size, start, stop)
         if place.sparse:
-            return _array(
-                place, self._pieces.read(place.piece, place.start, place.start + place.length), start, stop
-            ).reshape(-1)
+            return np.ndarray((stop - start,), place.spec.dtype, self._coded(name, place, stop).read(start, stop))
         first = place.start + start * place.spec.dtype.itemsize
         end = place.start + stop * place.spec.dtype.itemsize
         return np.ndarray((stop - start,), place.spec.dtype, self._pieces.read(place.piece, first, end))
+
+    def _coded(self, name: str, place: Placed, stop: int) -> SparseElements:
+        """A coded tensor. A reader goes from front to back, so its indices are kept until they have been read."""
+        ahead = self._ahead
+        if ahead is None or ahead[0] != name:
+            data = self._pieces.read(place.piece, place.start, place.start + place.length)
+            ahead = (name, SparseElements(data, place.spec.dtype.itemsize, place.spec.size))
+        self._ahead = ahead if stop < place.spec.size else None
+        return ahead[1]
 
     def stored_sizes(self, frame: Frame) -> dict[str, int]:
         """Stored bytes of each tensor: its share of its segment, and of the segments that hold none."""
@@ -103,9 +111,8 @@ def share_out(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     return shares
 
 
-def _array(place: Placed, data: memoryview, start: int, stop: int) -> Array:
+def _array(place: Placed, data: memoryview) -> Array:
     spec = place.spec
-    if not place.sparse:
-        return np.ndarray(spec.shape, spec.dtype, data)
-    shape = spec.shape if stop - start == spec.size else (stop - start,)
-    return np.ndarray(shape, spec.dtype, sparse_elements(data, spec.dtype.itemsize, spec.size, start, stop))
+    if place.sparse:
+        data = SparseElements(data, spec.dtype.itemsize, spec.size).read(0, spec.size)
+    return np.ndarray(spec.shape, spec.dtype, data)

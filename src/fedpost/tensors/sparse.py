@@ -14,7 +14,7 @@ import numpy as np
 
 from fedpost.errors import DecodeError, TruncatedError, UnsupportedError
 
-__all__ = ["check_sparse", "sparse_bytes", "sparse_elements"]
+__all__ = ["SparseElements", "check_sparse", "sparse_bytes"]
 
 _HEAD: Final = struct.Struct("<QB7s")
 _NO_BYTES: Final = bytes(7)
@@ -61,17 +61,31 @@ def check_sparse(payload: memoryview, itemsize: int, size: int) -> None:
         raise DecodeError("a sparse array is not smaller than the array itself")
 
 
-def sparse_elements(payload: memoryview, itemsize: int, size: int, start: int, stop: int) -> memoryview:
-    """The bytes of elements ``start`` to ``stop`` of a coded array; the budget for them is the caller's affair.
+class SparseElements:
+    """A coded array, to be read by range.
+
+    Args:
+        payload: The coding; the budget for what is read of it is the caller's affair.
+        itemsize: Bytes of an element.
+        size: How many elements the array has.
 
     Raises:
         DecodeError: As :func:`check_sparse`, where it would read or write past an end.
     """
-    (indices, _), values = _read(payload, itemsize, size)
-    first, last = (int(place) for place in np.searchsorted(indices, np.array([start, stop], np.uint64)))
-    out = np.zeros((stop - start) * itemsize, np.uint8)
-    _elements(out.data, itemsize)[indices[first:last] - np.uint64(start)] = values[first:last]
-    return out.data.toreadonly()
+
+    __slots__ = ("_indices", "_itemsize", "_values")
+
+    def __init__(self, payload: memoryview, itemsize: int, size: int) -> None:
+        (self._indices, _), self._values = _read(payload, itemsize, size)
+        self._itemsize = itemsize
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """The bytes of elements ``start`` to ``stop``."""
+        first, last = (int(place) for place in np.searchsorted(self._indices, np.array([start, stop], np.uint64)))
+        out = np.zeros((stop - start) * self._itemsize, np.uint8)
+        places = self._indices[first:last] - np.uint64(start)
+        _elements(out.data, self._itemsize)[places] = self._values[first:last]
+        return out.data.toreadonly()
 
 
 def _read(payload: memoryview, itemsize: int, size: int) -> tuple[tuple[_Elements, int], _Elements]:

@@ -12,7 +12,7 @@ import pytest
 
 from fedpost.errors import DecodeError, EncodeError, LimitError, TruncatedError, UnsupportedError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.tensors import FORMATS, Fedwt1
+from fedpost.tensors import FORMATS, Fedwt1, placed
 from fedpost.tensors.fedwt1 import from_bytes, inspect_header, to_bytes
 from fedpost.testing.samples import assert_same_tensors
 
@@ -103,6 +103,26 @@ def test_sparse_arrays_are_small_and_exact():
     data = written({"w": array, "dense": np.ones(3)})
     assert len(data) < 300
     assert_same_tensors(from_bytes(data)[0], {"w": array, "dense": np.ones(3)})
+
+
+def test_a_sparse_array_that_is_read_by_range_is_taken_apart_once(monkeypatch):
+    array = np.zeros(10_000, np.float32)
+    array[::7] = 1
+    encoded = Fedwt1().encode({"w": array, "v": array})
+    tensors = Fedwt1().decode(Frame.build(encoded.sections, encoded.segments), DEFAULT_LIMITS)
+    taken = []
+
+    class Counted(placed.SparseElements):
+        def __init__(self, *arguments):
+            taken.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(placed, "SparseElements", Counted)
+    for name in ("w", "v"):
+        parts = [tensors.read(name, start, min(start + 999, 10_000)) for start in range(0, 10_000, 999)]
+        np.testing.assert_array_equal(np.concatenate(parts), array)
+    np.testing.assert_array_equal(tensors.read("w", 10, 20), array[10:20])
+    assert len(taken) == 3
 
 
 def test_large_arrays_are_not_copied():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpost.errors import DecodeError, TruncatedError, UnsupportedError
-from fedpost.tensors.sparse import check_sparse, sparse_bytes, sparse_elements
+from fedpost.tensors.sparse import SparseElements, check_sparse, sparse_bytes
 from fedpost.testing.samples import DTYPES, random_array
 
 
@@ -26,7 +26,7 @@ def test_bytes_written_by_hand():
     expected = bytes.fromhex("0300000000000000 01 00000000000000 02 00 0f 01000000 ffffffff 02010000")
     assert sparse_bytes(data(array), 4) == expected
     check_sparse(memoryview(expected), 4, 20)
-    assert bytes(sparse_elements(memoryview(expected), 4, 20, 0, 20)) == array.tobytes()
+    assert bytes(SparseElements(memoryview(expected), 4, 20).read(0, 20)) == array.tobytes()
 
 
 def test_gaps_take_the_least_width():
@@ -47,7 +47,7 @@ def test_signs_of_zero_and_payloads_of_nan_are_kept():
     array[5] = -0.0
     array.view(np.uint32)[7] = 0x7FC12345
     result = sparse_bytes(data(array), 4)
-    assert bytes(sparse_elements(memoryview(result), 4, 100, 0, 100)) == array.tobytes()
+    assert bytes(SparseElements(memoryview(result), 4, 100).read(0, 100)) == array.tobytes()
 
 
 def test_it_is_chosen_only_when_smaller():
@@ -65,7 +65,7 @@ def test_every_element_type(dtype):
     result = sparse_bytes(data(array), dtype.itemsize)
     check_sparse(memoryview(result), dtype.itemsize, 1000)
     for start, stop in ((0, 1000), (0, 1), (1, 400), (400, 1000), (999, 1000), (5, 5)):
-        part = sparse_elements(memoryview(result), dtype.itemsize, 1000, start, stop)
+        part = SparseElements(memoryview(result), dtype.itemsize, 1000).read(start, stop)
         assert bytes(part) == array[start:stop].tobytes()
 
 
