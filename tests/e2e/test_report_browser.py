@@ -93,7 +93,7 @@ def test_the_page(browser, tmp_path, rounds, sites, scheme):
         assert browser.execute_script("return document.body.scrollWidth") <= width
         tiles = browser.find_elements(By.CSS_SELECTOR, ".tiles > div")
         plots = browser.find_elements(By.CSS_SELECTOR, "figure svg")
-        assert (len(tiles), len(plots)) == (8, 3)
+        assert (len(tiles), len(plots)) == (8, 4)
         for element in (browser.find_element(By.TAG_NAME, "h1"), *tiles, *plots):
             assert element.is_displayed()
             assert min(element.size["width"], element.size["height"]) > 0

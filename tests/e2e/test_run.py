@@ -48,7 +48,7 @@ def test_digits_learns_and_leaves_everything_behind(digits):
     assert len(run.sites()) == 21
     assert min(run.sites()[1:]) >= 6
     assert run.events("round_ended")[-1]["values"]["accuracy"] > 0.95
-    assert {"model.fedwt", "ledger.jsonl", "report.html", "logs", "run.yaml"} == {
+    assert {"model.fedwt", "ledger.jsonl", "report.html", "summary.json", "logs", "run.yaml"} == {
         path.name for path in run.folder.iterdir()
     }
     assert (run.folder / "run.yaml").read_bytes() == (ROOT / "examples/digits/run.yaml").read_bytes()

@@ -18,6 +18,8 @@ try:
     import click
     import rich  # noqa: F401 - the commands need it
 
+    from fedpost.cli.compare import compare_command
+    from fedpost.cli.compress import compress_command
     from fedpost.cli.convert import convert_command
     from fedpost.cli.diff import diff_command
     from fedpost.cli.inspect import inspect_command
@@ -55,5 +57,7 @@ for _command in (
     convert_command,
     diff_command,
     report_command,
+    compare_command,
+    compress_command,
 ):
     main.add_command(_command)

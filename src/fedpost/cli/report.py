@@ -23,5 +23,5 @@ def report_command(folder: Path) -> None:
     from fedpost.report import write_report  # noqa: PLC0415 - matplotlib is slow to load
 
     with errors():
-        write_report(folder / "ledger.jsonl", folder / "report.html")
+        write_report(folder / "ledger.jsonl", folder / "report.html", beside=folder)
     click.echo(str(folder / "report.html"))

@@ -21,6 +21,7 @@ from fedpost.config import RunConfig, load_app, load_config, new_run_id, transpo
 from fedpost.errors import RunError
 from fedpost.federation import SERVER, App, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
 from fedpost.pipeline import save_tensors
+from fedpost.report.runs import keep_figures
 from fedpost.report.summary import RunSummary, Summarizer
 from fedpost.telemetry import JsonLinesSink, Sink, Telemetry
 from fedpost.transports import open_endpoint
@@ -196,7 +197,8 @@ def _serve(
         if processes is not None:
             processes.release(_END_GRACE if result is not None and result.status == "finished" else 0)
         with uninterrupted():
-            write_page(summarizer.summary(), ledger.name, folder / "report.html")
+            keep_figures(summarizer.summary(), folder)
+            write_page(summarizer.summary(), ledger.name, folder / "report.html", beside=folder)
         if view is not None:
             console.print(view.final_table(summarizer.summary()))
             console.print(Text(f"{folder}/  model.fedwt  ledger.jsonl  report.html", style="dim"))
@@ -207,8 +209,10 @@ def _serve(
 
 
 def _facts(settings: RunConfig, run_id: str, url: str) -> dict[str, Any]:
-    def text(value: str | dict[str, str]) -> str:
-        return value if isinstance(value, str) else ", ".join(f"{key}: {stage}" for key, stage in value.items())
+    def text(value: Any) -> str:
+        if isinstance(value, list):
+            return " | ".join(value)
+        return value if isinstance(value, str) else ", ".join(f"{key}: {text(stage)}" for key, stage in value.items())
 
     return {
         "run": run_id,

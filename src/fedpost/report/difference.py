@@ -20,7 +20,7 @@ from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import dtype_name, is_integer, is_number
 from fedpost.tensors.foreign import array_bytes
 
-__all__ = ["Mismatch", "ModelDifference", "TensorDifference", "compare", "compare_sources"]
+__all__ = ["Mismatch", "ModelDifference", "TensorDifference", "compare", "compare_sources", "root_mean_square"]
 
 _STEP: Final = 1 << 18
 """Elements that are compared at a time: their float64 stay in the cache."""
@@ -139,6 +139,24 @@ def compare_sources(first: TensorSource, second: TensorSource, *, tolerance: flo
     only = [name for name in ours if name not in theirs], [name for name in theirs if name not in ours]
     equal = not mismatches and not any(only) and all(tensor.within(tolerance) for tensor in tensors)
     return ModelDifference(equal, *only, mismatches, tensors, tolerance)
+
+
+def root_mean_square(source: TensorSource, spec: TensorSpec) -> float | None:
+    """The root of the mean square of a tensor's finite values; None where values are no numbers.
+
+    Raises:
+        DecodeError: As the source says.
+    """
+    if not is_number(spec.dtype):
+        return None
+    norm = _Norm()
+    for block in read_blocks(source, spec):
+        for start in range(0, block.size, _STEP):
+            with np.errstate(invalid="ignore", over="ignore"):
+                piece = block[start : start + _STEP]
+                values = np.abs(piece if piece.dtype.kind == "c" else piece.astype(np.float64)).astype(np.float64)
+            norm.add(values[np.isfinite(values)])
+    return norm.mean(max(spec.size, 1))
 
 
 class _Named:

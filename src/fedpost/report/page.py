@@ -16,11 +16,12 @@ import msgspec
 from fedpost.errors import ConfigError, DecodeError, MissingExtraError
 from fedpost.files import replace_file
 from fedpost.report.rows import Round
+from fedpost.report.runs import RunsBeside, figures_of, runs_beside
 from fedpost.report.summary import RunSummary, summarize
-from fedpost.report.units import human_bytes, human_number, human_seconds, plain
+from fedpost.report.units import human_bytes, human_number, human_ratio, human_seconds, plain
 from fedpost.telemetry import read_records
 
-__all__ = ["render_page", "write_page", "write_report"]
+__all__ = ["render", "render_page", "write_page", "write_report"]
 
 _METRICS: Final = 6
 """So many metrics besides accuracy and loss get a column."""
@@ -29,12 +30,13 @@ _WHOLE_FROM: Final = 20
 """Ratios from here on need no decimal."""
 
 
-def write_report(ledger: Path, page: Path) -> None:
+def write_report(ledger: Path, page: Path, *, beside: Path | None = None) -> None:
     """Write the page about the run that a ledger tells of; the page appears whole or not at all.
 
     Args:
         ledger: JSON Lines, as :class:`~fedpost.telemetry.JsonLinesSink` writes them; the run may still be going on.
         page: The HTML file; it is overwritten.
+        beside: The run's folder, to show the run among others; see :func:`~fedpost.report.runs.runs_beside`.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
@@ -48,52 +50,58 @@ def write_report(ledger: Path, page: Path) -> None:
     except msgspec.MsgspecError as error:
         hint = "Give the .jsonl file that the run wrote"
         raise DecodeError(f"this is not a ledger: {error}", where=str(ledger), hint=hint) from error
-    write_page(summary, ledger.name, page)
+    write_page(summary, ledger.name, page, beside=beside)
 
 
-def write_page(summary: RunSummary, source: str, page: Path) -> None:
+def write_page(summary: RunSummary, source: str, page: Path, *, beside: Path | None = None) -> None:
     """Write the page about a run; it appears whole or not at all.
 
     Args:
         summary: What is told.
         source: The ledger's name, for the foot of the page.
         page: The HTML file; it is overwritten.
+        beside: The run's folder, to show the run among others; see :func:`~fedpost.report.runs.runs_beside`.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
         ConfigError: The page cannot be written.
     """
-    html = render_page(summary, source)
+    html = render_page(summary, source, None if beside is None else runs_beside(summary, beside))
     try:
         replace_file(page, [memoryview(html.encode())])
     except OSError as error:
         raise ConfigError(f"the page cannot be written: {error.strerror}", where=str(page)) from error
 
 
-def render_page(summary: RunSummary, source: str) -> str:
+def render_page(summary: RunSummary, source: str, others: RunsBeside | None = None) -> str:
     """The page as text.
 
     Args:
         summary: What is told.
         source: The ledger's name, for the foot of the page.
+        others: Runs that it is shown among.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
     """
     # Only here: whoever imports the package for its summary needs neither.
     try:
-        from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - an extra
         from markupsafe import Markup  # noqa: PLC0415 - an extra
 
-        from fedpost.report import plots  # noqa: PLC0415 - loads matplotlib, an extra
+        from fedpost.report import curves, plots  # noqa: PLC0415 - loads matplotlib, an extra
     except ImportError as error:
         raise MissingExtraError(f"the report needs {error.name}", hint="Run: pip install 'fedpost[run]'") from error
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(plain=plain, size=human_bytes, seconds=human_seconds, number=human_number, share=_share)
-    drawn = (plots.accuracy_plot(summary), plots.bytes_plot(summary), plots.time_plot(summary))
-    return environment.from_string(
-        resources.files("fedpost.report").joinpath("page.html.j2").read_text("utf-8")
-    ).render(
+    others = others or RunsBeside()
+    own = figures_of(summary)
+    metric = "accuracy" if summary.evaluated else next(iter(own.metrics), "accuracy")
+    drawn = (
+        plots.accuracy_plot(summary),
+        plots.bytes_plot(summary),
+        plots.time_plot(summary),
+        curves.beside_plot(own, others.figures, metric),
+    )
+    return render(
+        "page.html.j2",
         run=summary,
         tiles=_tiles(summary),
         plots=[None if svg is None else Markup(svg) for svg in drawn],  # noqa: S704 - ours, see the rules above
@@ -102,8 +110,34 @@ def render_page(summary: RunSummary, source: str) -> str:
         has_train_loss=any(row.train_loss is not None for row in summary.rounds),
         has_seconds=any(site.seconds for site in summary.sites),
         started=_utc(summary.started),
+        own=own,
+        others=others,
+        metric=metric,
         source=source,
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """One of the package's templates, filled in.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError(f"the report needs {error.name}", hint="Run: pip install 'fedpost[run]'") from error
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: resources.files("fedpost.report").joinpath(name).read_text("utf-8")),
+    )
+    environment.filters.update(
+        plain=plain, size=human_bytes, seconds=human_seconds, number=human_number, share=_share, times=human_ratio
+    )
+    return environment.get_template(template).render(values)
 
 
 def _tiles(summary: RunSummary) -> list[tuple[str, str, str]]:

@@ -1,36 +1,22 @@
-"""The page's plots, as inline SVG.
-
-Rules: matplotlib's object API only, no pyplot state; text stays text; every colour is a CSS variable of the page, so
-that a plot follows light, dark and print; an id is unique on the page; the same summary gives the same bytes.
-"""
+"""The plots of one run, as inline SVG for its page; the same summary gives the same bytes."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from fedpost.report.drawing import STAND_INS, Colours, inline_svg, tick_bytes
 from fedpost.report.rows import Round
 from fedpost.report.summary import RunSummary
-from fedpost.report.units import human_bytes, human_seconds, plain
-
-if TYPE_CHECKING:
-    # Only in matplotlib's type information.
-    from matplotlib.typing import RcKeyType
+from fedpost.report.units import human_seconds, plain
 
 __all__ = ["accuracy_plot", "bytes_plot", "time_plot"]
 
-_WIDTH: Final = 420.0
-"""In points, which are the units of the viewBox: so wide that text stays legible on a phone and in half a desktop."""
 _MARKED: Final = 40
 """Above so many rounds a line has no markers."""
 _STAGES: Final = 8
@@ -38,46 +24,8 @@ _STAGES: Final = 8
 _LOG_FROM: Final = 12
 """Raw bytes so many times the wire's need a logarithmic axis."""
 
-# matplotlib knows no CSS: it draws with stand-in colours, which are replaced in its output.
-_INK, _MUTED, _GRID = "#010203", "#010204", "#010205"
-_BLUE, _ORANGE, _GREEN = "#010206", "#010207", "#010208"
-_VARIABLES: Final = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--line)",
-    _BLUE: "var(--blue)",
-    _ORANGE: "var(--orange)",
-    _GREEN: "var(--green)",
-}
-_STYLE: Final[dict[RcKeyType, Any]] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _GRID,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.9,
-    "lines.markersize": 4,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-}
+_MUTED = STAND_INS.muted
+_BLUE, _ORANGE, _GREEN = STAND_INS.lines[:3]
 
 
 def accuracy_plot(summary: RunSummary) -> str | None:
@@ -97,7 +45,7 @@ def accuracy_plot(summary: RunSummary) -> str | None:
     if not panels:
         return None
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: Figure, _colours: Colours) -> None:
         heights = [1.35, 1.0][: len(panels)]
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, (title, lines) in zip(grid[:, 0], panels, strict=True):
@@ -107,7 +55,7 @@ def accuracy_plot(summary: RunSummary) -> str | None:
             axes.yaxis.set_major_locator(MaxNLocator(4))
         _round_axis(grid[-1, 0])
 
-    return _svg("accuracy", 330, draw)
+    return inline_svg("accuracy", 330, draw)
 
 
 def bytes_plot(summary: RunSummary) -> str | None:
@@ -127,7 +75,7 @@ def bytes_plot(summary: RunSummary) -> str | None:
     smallest = min((value for values, _, _ in per_round for value in values if value), default=1)
     largest = max(value for values, _, _ in per_round for value in values)
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: Figure, _colours: Colours) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True)
         for values, colour, style in per_round:
             # Nothing sent is no point on a logarithmic axis.
@@ -149,10 +97,10 @@ def bytes_plot(summary: RunSummary) -> str | None:
         bottom.set_title("Added up, both ways")
         bottom.yaxis.set_major_locator(MaxNLocator(4))
         for axes in (top, bottom):
-            axes.yaxis.set_major_formatter(FuncFormatter(_tick_bytes))
+            axes.yaxis.set_major_formatter(FuncFormatter(tick_bytes))
         _round_axis(bottom)
 
-    return _svg("bytes", 330, draw)
+    return inline_svg("bytes", 330, draw)
 
 
 def time_plot(summary: RunSummary) -> str | None:
@@ -168,7 +116,7 @@ def time_plot(summary: RunSummary) -> str | None:
     longest = max(seconds for _, bars, _ in panels for _, seconds in bars)
     slots = [len(bars) for _, bars, _ in panels]
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: Figure, colours: Colours) -> None:
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=slots)
         for axes, (title, bars, colour) in zip(grid[:, 0], panels, strict=True):
             axes.set_title(title)
@@ -178,14 +126,14 @@ def time_plot(summary: RunSummary) -> str | None:
             for place, (_, seconds), alpha in zip(places, bars, waits, strict=True):
                 axes.barh(place, seconds, 0.62, color=colour, alpha=alpha)
                 axes.annotate(human_seconds(seconds), (seconds, place), (5, 0), textcoords="offset points", va="center")
-            axes.set_yticks(places, [plain(name, 16) for name, _ in bars], color=_INK)
+            axes.set_yticks(places, [plain(name, 16) for name, _ in bars], color=colours.ink)
             axes.set_ylim(len(bars) - 0.5, -0.5)
             axes.set_xlim(0, longest * 1.2 or 1.0)
             axes.set_xticks([])
             axes.grid(visible=False)
             axes.spines["bottom"].set_visible(False)
 
-    return _svg("time", 30 * len(panels) + 28 * sum(slots), draw)
+    return inline_svg("time", 30 * len(panels) + 28 * sum(slots), draw)
 
 
 def _points(summary: RunSummary, value: Callable[[Round], float | None]) -> list[tuple[int, float]]:
@@ -208,34 +156,7 @@ def _line(axes: Axes, points: Sequence[tuple[int, float]], colour: str, style: s
     axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linestyle=style, marker=marker)
 
 
-def _tick_bytes(value: float, _: int | None) -> str:
-    return re.sub(r"\.0+ ", " ", human_bytes(value))
-
-
 def _round_axis(axes: Axes) -> None:
     axes.set_xlabel("Round")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.margins(x=0.02)
-
-
-def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(
-            figsize=(_WIDTH / 72, height / 72), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.02, hspace=0.04)
-        )
-        FigureCanvasSVG(figure)
-        draw(figure)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true" focusable="false">', svg, count=1)
-    # The page's font instead of matplotlib's; how that is written depends on its version.
-    svg = re.sub(
-        r"font: ([\d.]+)px [^;\"]*|font-family: [^;\"]*;", lambda m: f"font-size: {m[1]}px" if m[1] else "", svg
-    )
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for stand_in, variable in _VARIABLES.items():
-        svg = svg.replace(stand_in, variable)
-    return svg

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["human_bytes", "human_number", "human_seconds", "plain"]
+__all__ = ["human_bytes", "human_number", "human_ratio", "human_seconds", "plain"]
 
 _DASH: Final = "\N{EM DASH}"
 _BYTE_UNITS: Final = ("kB", "MB", "GB", "TB")
@@ -52,6 +52,11 @@ def human_number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"  # noqa: PLR2004 - what fits
+
+
+def human_ratio(ratio: float | None) -> str:
+    """How many times smaller, with three digits: ``3.94×``, ``52.1×``, ``104×``; a dash when there is none."""
+    return _DASH if ratio is None else f"{_three_digits(ratio)}\N{MULTIPLICATION SIGN}"
 
 
 def _three_digits(value: float) -> str:

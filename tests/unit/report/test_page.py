@@ -94,7 +94,7 @@ def test_it_is_self_contained(tmp_path):
     text = (tmp_path / "page.html").read_text("utf-8")
     assert not re.findall(r"url\((?!#)|@import|DejaVu|#0102", text)
     assert "default-src 'none'" in text
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_it_is_accessible(tmp_path):
@@ -102,7 +102,7 @@ def test_it_is_accessible(tmp_path):
     assert ("html", "lang", "en") in page.attributes
     assert page.tags.count("h1") == 1
     assert page.tags.count("title") == 1
-    assert sum(1 for tag, name, value in page.attributes if name == "role" and value == "img") == 3
+    assert sum(1 for tag, name, value in page.attributes if name == "role" and value == "img") == 4
     assert page.tags.count("th") == sum(1 for tag, name, _ in page.attributes if tag == "th" and name == "scope")
 
 
@@ -155,8 +155,9 @@ def test_errors_say_where(tmp_path):
 @pytest.mark.parametrize("module", ["jinja2", "matplotlib"])
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "fedpost.report.plots", raising=False)
-    monkeypatch.delattr("fedpost.report.plots", raising=False)
+    for drawing in ("plots", "curves", "drawing"):
+        monkeypatch.delitem(sys.modules, f"fedpost.report.{drawing}", raising=False)
+        monkeypatch.delattr(f"fedpost.report.{drawing}", raising=False)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'fedpost[run]'")):
         write_report(ledger(tmp_path / "l.jsonl"), tmp_path / "p.html")
 
