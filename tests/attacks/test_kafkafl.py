@@ -13,7 +13,9 @@ import pytest
 
 from fedpost.compat.kafkafl import (
     AdvancedSerializer,
+    CompressionOptimizer,
     CompressionType,
+    DifferentialUpdateManager,
     ProtocolBufferSerializer,
     SerializationError,
     SerializationFormat,
@@ -169,7 +171,7 @@ def test_a_pipeline_that_names_what_is_not_there(forge, plain):
         "cast(bfloat16) | fedwt | none",
         "dense | pickle | none",
         "os.system | fedwt | none",
-        "dense | fedwt",
+        "dense | fedwt | none | fedwt",
         "x" * 5000,
     ):
         refused(plain.deserialize_comprehensive, forged(forge, package, pipeline=spec))
@@ -267,3 +269,94 @@ def test_random_bytes_in_protocol_buffers():
             assert isinstance(error, DecodeError)  # noqa: PT017
             refusals += 1
     assert refusals > 100
+
+
+# ── differential updates and compressed gradients ────────────────────────────────────────────────────────────────────
+
+
+def differential():
+    """A receiver, and an update that it takes."""
+    sender, receiver = DifferentialUpdateManager(), DifferentialUpdateManager()
+    receiver.apply_differential_update("a", sender.create_differential_update("a", SMALL)[0])
+    assert sender.acknowledge("a")
+    return receiver, sender.create_differential_update("a", [SMALL[0] + 5, *SMALL[1:]])[0]
+
+
+def other(forge, data, **sections):
+    """The frame with other sections, under right digests."""
+    frame = Frame.decode(data)
+    found = {name: msgpack.unpackb(frame.section(name, msgspec.Raw)) for name in frame.section_names}
+    for name, changes in sections.items():
+        found[name] = {**found[name], **changes} if isinstance(changes, dict) else changes
+    return forge.sections(found, *(bytes(frame.segment(index)) for index in range(len(frame))))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"differential": {"client_id": "b"}},
+        {"differential": {"client_id": None}},
+        {"differential": {"client_id": "x" * 100_000}},
+        {"differential": {"result": bytes(16)}},
+        {"differential": {"result": "x" * 16}},
+        {"differential": []},
+        {"update": {"base": bytes(16)}},
+        {"update": {"base": None}},
+        {"update": {"whole": ["0", "nobody"]}},
+        {"update": {"whole": "0"}},
+        {"update": []},
+        {"pipeline": "dense | fedwt | none"},
+        {"pipeline": "uq(2) | fedwt | none"},
+        {"pipeline": "pickle | fedwt | none"},
+        {"tensors": [["9"], b"\2", [2, 3], [0], ["float32"], [0]]},
+        {"tensors": [["0"], b"\2", [3, 2], [0], ["float32"], [0]]},
+        {"tensors": [["0"], b"\2", [1 << 40, 1 << 40], [0], ["float32"], [0]]},
+    ],
+    ids=lambda sections: str(sections)[:60],
+)
+def test_lying_differential_updates(forge, sections):
+    receiver, update = differential()
+    before = [array.tobytes() for array in receiver.previous_weights["a"]]
+    plain = other(forge, update)
+    refused(lambda data: receiver.apply_differential_update("a", data), other(forge, update, **sections))
+    assert [array.tobytes() for array in receiver.previous_weights["a"]] == before
+    found = receiver.apply_differential_update("a", plain)
+    assert found[0].tobytes() == (SMALL[0] + 5).tobytes()
+
+
+@pytest.mark.parametrize("specs", [[["0"], b"\2", [1 << 30, 1 << 30], ["float64"], [0]], None, [[], b"", [], [], []]])
+def test_gradients_that_ask_for_too_much(forge, specs):
+    """What is relative to nothing says what it is; that is believed as far as there are bytes for it."""
+    data = CompressionOptimizer().compression_strategies["gradients"]([SMALL[0]])
+    reader = CompressionOptimizer()
+    assert peak(reader.decompress, other(forge, data, compressed={"specs": specs}), DecodeError) < SPARE
+    wide = CompressionOptimizer().compression_strategies["gradients"]([np.zeros((4096, 1024), np.float32)])
+    assert len(wide) < 1 << 16
+    limited = CompressionOptimizer(limits=Limits(max_raw=1 << 20))
+    assert peak(limited.decompress, wide, LimitError) < SPARE
+    for name in ("uq(2)", "sign", "dense", "cast(float16)"):
+        refused(reader.decompress, other(forge, data, pipeline=f"{name} | fedwt | zstd(3)"))
+
+
+def test_random_bytes_in_updates_and_gradients():
+    """Digests are right, and the bytes below are noise: an error, or arrays of what was said."""
+    rng = random.Random(5)
+    data = CompressionOptimizer().compression_strategies["gradients"]([SMALL[0], np.ones((20, 30))])
+    frame = Frame.decode(data)
+    sections = {name: frame.section(name, msgspec.Raw) for name in frame.section_names}
+    refusals = 0
+    for _ in range(300):
+        segments = []
+        for index in range(len(frame)):
+            segment = bytearray(frame.segment(index))
+            segment[rng.randrange(len(segment))] = rng.randrange(256)
+            segments.append(memoryview(segment))
+        try:
+            found = CompressionOptimizer().decompress(bytes(Frame.build(sections, segments)))
+        except SerializationError as error:
+            assert isinstance(error, DecodeError)  # noqa: PT017 - it may also be read
+            refusals += 1
+            continue
+        assert [(array.dtype, array.shape) for array in found] == [(SMALL[0].dtype, (2, 3)), (np.float64, (20, 30))]
+        assert all(np.isfinite(array).all() for array in found)
+    assert 0 < refusals < 300

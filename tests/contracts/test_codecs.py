@@ -8,6 +8,7 @@ import pytest
 
 from fedpost.codecs import CODECS, parse_codec
 from fedpost.testing import CodecContract
+from fedpost.testing.codecs import observed_capabilities
 
 
 class TestDense(CodecContract):
@@ -56,12 +57,57 @@ class LossyContract(CodecContract):
         assert np.isfinite(received.astype(np.float64)).all()
 
 
-@pytest.mark.parametrize("spec", ["uq(2)", "eden(1)", "eden(4)", "topk(0.1)", "stc(0.04)", "int8", "int4", "sign"])
+PATTERNS = '{"[wd]*": uq(1), "*edges": dense, "half": int8, "brain": eden(2), "s*": delta, "*": topk(0.1)}'
+LOSSY = [
+    *("uq(2)", "eden(1)", "eden(4)", "topk(0.1)", "stc(0.04)", "int8", "int4", "sign"),
+    *("auto(budget=1kB/round)", "auto(budget=100MB/round)"),
+    *("cast(bfloat16) | int8", PATTERNS, '{"*": auto(budget=20kB/round)}'),
+]
+
+
+@pytest.mark.parametrize("spec", LOSSY)
 class TestLossy(LossyContract):
     @pytest.fixture
     def codec(self, spec):
         return parse_codec(spec)
 
 
+class TestCastDelta(CodecContract):
+    """Lossless after the cast."""
+
+    relative_error = 2**-8
+
+    @pytest.fixture
+    def codec(self):
+        return parse_codec("cast(bfloat16) | delta")
+
+
+class TestLosslessPatterns(CodecContract):
+    @pytest.fixture
+    def codec(self):
+        return parse_codec('{"w*": delta, "*s*": dense}')
+
+
+class TestPatternsWithoutBase(CodecContract):
+    relative_error = 2**-8
+
+    @pytest.fixture
+    def codec(self):
+        return parse_codec('{"nothing": dense, "*": cast(bfloat16)}')
+
+
 def test_every_registered_codec_is_here():
-    assert set(CODECS) == {"dense", "cast", "delta", "uq", "eden", "topk", "stc", "int8", "int4", "sign"}
+    assert set(CODECS) == {"dense", "cast", "delta", "uq", "eden", "topk", "stc", "int8", "int4", "sign", "auto"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("dense", "cast(bfloat16)", "cast(float16)", "delta", "uq(0.5)", "uq(2)", "eden(1)", "eden(2)", "topk(0.1)"),
+        *("stc(0.1)", "int8", "int4", "sign", "auto(budget=1kB)", "cast(bfloat16) | delta", "cast(float16) | int4"),
+        *('{"w*": delta, "*": dense}', '{"w*": int8, "*": eden(2)}', '{"w*": uq(1)}', '{"*": none}', PATTERNS),
+    ],
+)
+def test_capabilities_are_what_can_be_observed(spec):
+    codec = parse_codec(spec)
+    assert observed_capabilities(codec) == codec.capabilities

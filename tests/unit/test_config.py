@@ -297,14 +297,83 @@ def test_a_wrong_override_does_not_blame_a_line_of_the_file(write):
 # ── transport ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("codec", ["uq(2)", "eden(1)", "topk(0.01)", "stc(0.04)", "int8", "int4", "sign", "delta"])
-def test_codecs_of_changes_are_for_results_alone(write, codec):
+CHANGES = ["uq(2)", "eden(1)", "topk(0.01)", "stc(0.04)", "int8", "int4", "sign", "delta", "auto(budget=1MB/round)"]
+
+
+@pytest.mark.parametrize("codec", CHANGES)
+def test_codecs_of_changes_are_for_every_payload(write, codec):
+    pipelines = load_config(write(GOOD + f"update: {codec}\n")).pipelines()
+    assert {str(pipeline) for pipeline in pipelines.values()} == {f"{codec} | fedwt | none"}
     pipelines = load_config(write(GOOD + f"update: {{FitRes: {codec}, FitIns: cast(bfloat16)}}\n")).pipelines()
     assert str(pipelines["FitRes"]) == f"{codec} | fedwt | none"
-    for settings in (f"update: {codec}", f"update: {{default: {codec}}}", f"update: {{EvaluateIns: {codec}}}"):
-        error = wrong(write(GOOD + settings + "\n"))
-        assert "which only a site's result can do" in error.what
-        assert error.hint == f"Write update: {{FitRes: {codec}}}."
+    assert str(pipelines["EvaluateIns"]) == "dense | fedwt | none"
+    load_config(write(GOOD + f"update: {{default: {codec}, FitRes: dense}}\n"))
+
+
+@pytest.mark.parametrize("codec", CHANGES)
+def test_the_payloads_that_bring_a_model_have_the_same_codec_of_changes(write, codec):
+    for settings in (f"{{FitIns: {codec}}}", f"{{EvaluateIns: {codec}}}", f"{{default: {codec}, FitIns: uq(3)}}"):
+        error = wrong(write(GOOD + f"update: {settings}\n"))
+        assert "FitIns and EvaluateIns bring the same model, but FitIns has" in error.what
+        assert error.hint.startswith("Give both the same update codec")
+    load_config(write(GOOD + f"update: {{FitIns: {codec}, EvaluateIns: {codec}}}\n"))
+    load_config(write(GOOD + "update: {FitIns: 'delta | uq(2) | rc', EvaluateIns: uq(2)}\n"))
+
+
+UPDATES = {
+    "[delta, uq(2), rc]": "uq(2)",
+    "delta | uq(2) | rc": "uq(2)",
+    "none": "dense",
+    "[cast(bfloat16), delta]": "cast(bfloat16) | delta",
+    "{'*.bias': none, '*': uq(2)}": '{"*.bias": dense, "*": uq(2)}',
+    "{'*.bias': none, 'layers.0.w': [delta, uq(1), rc]}": '{"*.bias": dense, "layers.0.w": uq(1)}',
+    "{default: {bias: none, '*': uq(2)}}": '{"bias": dense, "*": uq(2)}',
+    "{default: [delta, topk(0.1)]}": "topk(0.1)",
+    "{'b?': int8}": '{"b?": int8}',
+    "{'[ab]': int8}": '{"[ab]": int8}',
+    "'{\"a|b\": uq(1)}'": '{"a|b": uq(1)}',
+    "auto(budget=64KiB)": "auto(budget=64KiB/round)",
+}
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_ways_to_write_an_update_codec(write, update):
+    pipelines = load_config(write(GOOD + f"update: {update}\n")).pipelines()
+    assert {str(pipeline.update) for pipeline in pipelines.values()} == {UPDATES[update]}
+
+
+def test_each_payload_may_have_patterns(write):
+    text = "update:\n  FitRes:\n    '*.bias': none\n    '*': auto(budget=1MB/round)\n  default: cast(bfloat16)\n"
+    pipelines = load_config(write(GOOD + text)).pipelines()
+    assert str(pipelines["FitRes"].update) == '{"*.bias": dense, "*": auto(budget=1MB/round)}'
+    assert str(pipelines["FitIns"].update) == "cast(bfloat16)"
+
+
+WRONG_UPDATES = {
+    "update: [delta, delta]": (6, "'delta | delta' does not fit"),
+    "update: uq(2) | delta": (6, "uq(2) gives symbols, but delta takes a model"),
+    "update: rc": (6, "'rc' does not fit"),
+    "update: []": (6, "at least one stage"),
+    "update: [1]": (6, "Expected `str`, got `int`"),
+    "update:\n  '*.bias': none\n  '*': uqq(2)": (8, "unknown update codec 'uqq'"),
+    "update:\n  FitRes:\n    '*': none\n    b: uq(99)": (9, "uq(99)"),
+    "update:\n  FitRes:\n    '*': {'*': none}": (6, "update"),
+    "update:\n  FitRes: [1]": (6, "update"),
+    "update:\n  FitRes: none\n  FitReS: none": (8, "unknown payload 'FitReS'"),
+    "update:\n  '*.bias': none\n  FitRes: uq(2)": (8, "'FitRes' is no pattern, as others here are"),
+    "update:\n  default:\n    '*': auto(1MB)\n    b: auto(2MB)": (7, "auto comes twice"),
+    f"update:\n  default: none\n  FitRes:\n    {'x' * 201}: none": (9, "201 characters"),
+    "update: auto(budget=1XB)": (6, "is not a budget"),
+    "update: {FitRes: {}}": (6, "0 patterns"),
+}
+
+
+@pytest.mark.parametrize("text", WRONG_UPDATES)
+def test_a_wrong_update_codec_is_told_with_its_line(write, text):
+    line, message = WRONG_UPDATES[text]
+    error = wrong(write(GOOD + text + "\n"))
+    assert message in error.what
+    assert error.where.endswith(f"run.yaml:{line}")
 
 
 @pytest.mark.parametrize("codec", ["uq(0)", "uq", "uq(x)", "eden(5)", "topk(2)", "stc(0)", "int8(3)"])

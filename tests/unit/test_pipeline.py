@@ -6,6 +6,7 @@ import os
 import tracemalloc
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 
@@ -40,6 +41,20 @@ def same(one, other):
         ("dense | fedwt | none", "dense | fedwt | none"),
         ("dense|fedwt|zstd", "dense | fedwt | zstd(3)"),
         ("  cast( bfloat16 )  |  numpy |gzip( 9 )", "cast(bfloat16) | numpy | gzip(9)"),
+        ("uq(2)", "uq(2) | fedwt | none"),
+        ("none", "dense | fedwt | none"),
+        ("delta | uq(2) | rc", "uq(2) | fedwt | none"),
+        ("delta | topk(0.01) | numpy", "topk(0.01) | numpy | none"),
+        ("delta | lx", "delta | fedwt | lx(1)"),
+        ("dense | fedwt", "dense | fedwt | none"),
+        ("dense | none", "dense | fedwt | none"),
+        ("dense | fedwt | zstd(3)", "dense | fedwt | zstd(3)"),
+        ("delta | uq(2) | rc | numpy | gzip", "uq(2) | numpy | gzip(6)"),
+        ("cast(bfloat16) | delta | lx", "cast(bfloat16) | delta | fedwt | lx(1)"),
+        ("cast(bfloat16) | delta | fedwt | none", "cast(bfloat16) | delta | fedwt | none"),
+        ('{"a|b": delta | uq(2), "*": none} | zstd', '{"a|b": uq(2), "*": dense} | fedwt | zstd(3)'),
+        ('{"\\"}|{": uq(1)}|numpy', '{"\\"}|{": uq(1)} | numpy | none'),
+        ("auto(budget=1MB)", "auto(budget=1MB/round) | fedwt | none"),
     ],
 )
 def test_texts(text, full):
@@ -63,9 +78,20 @@ def test_stages():
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("", ConfigError, "'' has 1 stages. Write update | format | compression."),
-        ("dense | fedwt", ConfigError, "has 2 stages"),
-        ("dense | fedwt | none | none", ConfigError, "has 4 stages"),
+        ("", ConfigError, "'' is not a name with arguments"),
+        ("dense | fedwt | none | none", ConfigError, "has 3 stages after its update codec"),
+        ("dense | none | fedwt", RegistryError, "unknown format 'none'"),
+        ("dense | zstd | zstd", RegistryError, "unknown format 'zstd'"),
+        ("dense | fedwd", RegistryError, "unknown format 'fedwd'. Did you mean 'fedwt'?"),
+        ("dense | zst", RegistryError, "unknown stage 'zst'. Did you mean 'zstd'?"),
+        ("delta | uqq(2)", RegistryError, "unknown stage 'uqq'. Did you mean 'uq'?"),
+        ("dense | fedwt | uq(2)", RegistryError, "unknown compression 'uq'"),
+        ("uq(2) | delta | fedwt", ConfigError, "'uq(2) | delta' does not fit"),
+        ("rc | fedwt", ConfigError, "'rc' does not fit"),
+        ("zstd", RegistryError, "unknown update codec 'zstd'"),
+        ("uq(2 | fedwt", ConfigError, "does not close a bracket"),
+        ("uq(2)) | fedwt", ConfigError, "closes a bracket that is not open"),
+        ("|" * 60_000, ConfigError, "is not a name with arguments"),
         ("dens | fedwt | none", RegistryError, "Did you mean 'dense'?"),
         ("dense | fedwd | none", RegistryError, "Did you mean 'fedwt'?"),
         ("dense | fedwt | zst", RegistryError, "Did you mean 'zstd'?"),
@@ -78,6 +104,49 @@ def test_what_is_no_pipeline(text, error, message):
     with pytest.raises(error) as caught:
         Pipeline.parse(text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("dense", {"update": {"codec": "dense"}, "format": "fedwt", "compression": "none", "checksum": "blake3"}),
+        (
+            "uq(2) | numpy | zstd",
+            {
+                "update": {"codec": "uq", "scale": 2.0},
+                "format": "numpy",
+                "compression": "zstd(3)",
+                "checksum": "blake3",
+            },
+        ),
+    ],
+)
+def test_configurations(text, config):
+    pipeline = Pipeline.parse(text)
+    assert pipeline.to_config() == config
+    assert Pipeline.from_config(msgspec.json.decode(msgspec.json.encode(config))) == pipeline
+
+
+def test_what_a_configuration_leaves_out_is_plain():
+    assert str(Pipeline.from_config({})) == str(Pipeline())
+    assert Pipeline.from_config({"update": "uq(2)", "checksum": "xxh3"}) == Pipeline.parse("uq(2)", checksum="xxh3")
+    assert Pipeline.from_config({"update": ["delta", "uq(2)", "rc"]}) == Pipeline.parse("uq(2)")
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"updates": "dense"}, ConfigError, "a pipeline has no 'updates'"),
+        ({"format": 3}, ConfigError, "are text"),
+        ({"compression": None}, ConfigError, "are text"),
+        ({"format": "onnx"}, RegistryError, "unknown format 'onnx'"),
+        ({"checksum": "md5"}, RegistryError, "unknown checksum 'md5'"),
+        ({"update": {"codec": "uq"}}, ConfigError, "scale"),
+    ],
+)
+def test_what_is_no_configuration(config, error, message):
+    with pytest.raises(error, match=message):
+        Pipeline.from_config(config)
 
 
 def test_an_unknown_checksum_is_refused_at_once():
@@ -126,9 +195,11 @@ def test_a_section_of_the_pipelines_own_is_not_overwritten(name):
         ({}, DecodeError, None),
         ({"pipeline": 1}, DecodeError, "section 'pipeline'"),
         ({"pipeline": "dense | onnx | none"}, UnsupportedError, "pipeline"),
-        ({"pipeline": "dense | fedwt"}, UnsupportedError, "pipeline"),
+        ({"pipeline": "dense | none | fedwt"}, UnsupportedError, "pipeline"),
+        ({"pipeline": "uq(2) | delta"}, UnsupportedError, "pipeline"),
+        ({"pipeline": '{"*": {"*": dense}} | fedwt | none'}, UnsupportedError, "pipeline"),
         ({"pipeline": "dense | fedwt | none"}, DecodeError, None),
-        ({"pipeline": "|" * 5000}, LimitError, "section 'pipeline'"),
+        ({"pipeline": "|" * 70_000}, LimitError, "section 'pipeline'"),
     ],
 )
 def test_frames_that_hold_no_tensors(sections, error, where):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fedpost.errors import ConfigError, MissingExtraError, RegistryError
-from fedpost.registry import Registry, parse_call
+from fedpost.registry import Registry, parse_call, split_outside
 
 
 @pytest.fixture
@@ -150,3 +150,26 @@ def test_a_long_wrong_call_is_cut_in_the_message():
     with pytest.raises(ConfigError) as caught:
         parse_call("!" * 10_000)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", [""]),
+        (" a ", ["a"]),
+        ("a|b | c", ["a", "b", "c"]),
+        ("|", ["", ""]),
+        ("f(a|b)|c", ["f(a|b)", "c"]),
+        ('{"|": a|b, "}": [c|d]}|e', ['{"|": a|b, "}": [c|d]}', "e"]),
+        ('"a\\"|b"|c', ['"a\\"|b"', "c"]),
+        ('"\\\\"|c', ['"\\\\"', "c"]),
+    ],
+)
+def test_text_is_split_outside_brackets_and_quotations(text, parts):
+    assert split_outside(text, "|") == parts
+
+
+@pytest.mark.parametrize("text", ["(", ")", "(]", "{[}]", "a)b(", '"', '"a\\"', '("|', "}", '{"a": "}'])
+def test_brackets_and_quotations_that_are_not_closed(text):
+    with pytest.raises(ConfigError, match=r"bracket|quotation"):
+        split_outside(text, "|")

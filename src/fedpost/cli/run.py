@@ -98,6 +98,11 @@ def server_command(config: Path, overrides: tuple[str, ...], transport: str | No
 @click.option("--transport", help="URL of the medium, in place of the configuration's.")
 @click.option("--address", help="Where the server's messages go; the first site's name without it.")
 @click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="Write the final model to this file.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep in this folder what the site needs to go on after a restart.",
+)
 @click.option("--ends-with-stdin", is_flag=True, hidden=True)
 def client_command(
     config: Path,
@@ -106,6 +111,7 @@ def client_command(
     transport: str | None,
     address: str | None,
     model: Path | None,
+    state: Path | None,
     ends_with_stdin: bool,
 ) -> None:
     """Take part in a federation as a site, until the run ends.
@@ -114,6 +120,7 @@ def client_command(
     Examples:
       fedpost client run.yaml --site hospital-3
       fedpost client run.yaml --site hospital-3 --model final.fedwt
+      fedpost client run.yaml --site hospital-3 --state state
     """  # noqa: D301 - \b keeps click from joining the lines
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, interrupt)
@@ -133,7 +140,11 @@ def client_command(
                 save_tensors(model, parameters.arrays())
 
         host = SiteHost(
-            endpoint, dict.fromkeys(sites, app.client), Telemetry(), on_model=None if model is None else keep
+            endpoint,
+            dict.fromkeys(sites, app.client),
+            Telemetry(),
+            on_model=None if model is None else keep,
+            state=state,
         )
         end = host.run()
         if end.status == "failed":

@@ -15,7 +15,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual
+from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual
 from fedpost.errors import ConfigError, DecodeError, EncodeError, UnsupportedError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import dtype_from_name, dtype_name
@@ -50,6 +50,20 @@ class Cast:
         """No."""
         return False
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Nothing is promised: always the nearest value is taken, the same each time."""
+        return Capabilities()
+
+    def narrowed(self, source: TensorSource) -> TensorSource:
+        """Tensors as a receiver has them before they are widened; a value too large for the narrower type is infinite.
+
+        Args:
+            source: The tensors; those that are wider floats are rounded when they are read.
+        """
+        target = _TARGETS[self.dtype]
+        return _Converted(source, {spec.name: target for spec in source.specs if _is_wider(spec.dtype, target)})
+
     def encode(
         self,
         tensors: Mapping[str, Array],
@@ -67,7 +81,7 @@ class Cast:
         for name, array in tensors.items():
             name_of(name, array)
             # In whatever order their bytes are: what comes back is of the same type.
-            if array.dtype.newbyteorder("=") not in _WIDER or array.dtype.itemsize <= target.itemsize:
+            if not _is_wider(array.dtype, target):
                 out[name] = array
                 continue
             with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN raises "invalid"
@@ -98,14 +112,14 @@ class Cast:
             dtypes[name] = dtype_from_name(wide) if isinstance(wide, str) else np.dtype(np.void)
             if dtypes[name].newbyteorder("=") not in _WIDER:
                 raise UnsupportedError(f"cannot widen to {wide!r}", where=f"tensor {name!r}")
-        return _Widened(source, dtypes)
+        return _Converted(source, dtypes)
 
     def __str__(self) -> str:
         return f"cast({self.dtype})"
 
 
 @dataclass(frozen=True, slots=True)
-class _Widened:
+class _Converted:
     source: TensorSource
     dtypes: Mapping[str, np.dtype[Any]]
 
@@ -116,18 +130,22 @@ class _Widened:
         )
 
     def arrays(self) -> dict[str, Array]:
-        return {name: self._widen(name, array) for name, array in self.source.arrays().items()}
+        return {name: self._convert(name, array) for name, array in self.source.arrays().items()}
 
     def read(self, name: str, start: int, stop: int) -> Array:
-        return self._widen(name, self.source.read(name, start, stop))
+        return self._convert(name, self.source.read(name, start, stop))
 
-    def _widen(self, name: str, array: Array) -> Array:
+    def _convert(self, name: str, array: Array) -> Array:
         if name not in self.dtypes:
             return array
-        with np.errstate(invalid="ignore"):  # a signalling NaN is the sender's affair
-            wide = array.astype(self.dtypes[name])
-        wide.flags.writeable = False  # as every tensor that was received
-        return wide
+        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is the sender's affair
+            other = array.astype(self.dtypes[name])
+        other.flags.writeable = False  # as every tensor that was received
+        return other
+
+
+def _is_wider(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    return dtype.newbyteorder("=") in _WIDER and dtype.itemsize > target.itemsize
 
 
 CODECS.register("cast", Cast)

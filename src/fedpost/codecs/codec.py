@@ -2,7 +2,8 @@
 
 Rules: a codec is named with its arguments, ``"cast(bfloat16)"``; what a decoder must know beyond the tensors themselves
 goes into the frame as notes; decoding gives back names, shapes and dtypes exactly, values as the codec's law says. A
-codec that describes an update by what it changes needs a base, the same one on both sides: the notes name it by digest.
+codec that describes an update by what it changes needs a base, the same one on both sides: the notes name it by digest,
+as ``base``. What a codec can be relied on for it states as :class:`Capabilities`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import blake3
 import msgspec
 import numpy as np
 
 from fedpost.errors import ConfigError, DecodeError
-from fedpost.registry import Registry, parse_call
+from fedpost.registry import Registry
 from fedpost.tensors import Array, MemoryTensors, TensorSource
 from fedpost.tensors.format import name_of
 
-__all__ = ["CODECS", "Base", "Codec", "Encoding", "Notes", "Residual", "check_base", "parse_codec"]
+__all__ = [
+    "CODECS",
+    "Base",
+    "Budgeted",
+    "Capabilities",
+    "Codec",
+    "Encoding",
+    "Notes",
+    "Residual",
+    "capabilities_of",
+    "check_base",
+]
 
 Notes = Mapping[str, object]
 Residual = Mapping[str, Array]
@@ -82,8 +94,39 @@ class Encoding(NamedTuple):
     residual: Residual = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a codec can be relied on for.
+
+    Attributes:
+        linear: The sum of the encodings of two updates is the encoding of their sum, so a sum can be made of what is
+            sent without decoding it; secure aggregation needs that.
+        unbiased: What is decoded is on average what was encoded, over the codec's own randomness and up to the rounding
+            of float32 and of a narrower tensor's own type; an average over many sites comes near the true one.
+        lossless: What is decoded is what was encoded, to the bit.
+        stateful: It keeps account of what its updates lose: each encoding has a residual for the sender's next.
+        needs_base: Both directions need a base.
+
+    Raises:
+        ConfigError: No codec can be that: one that loses nothing has nothing to keep account of, and is not biased.
+    """
+
+    linear: bool = False
+    unbiased: bool = False
+    lossless: bool = False
+    stateful: bool = False
+    needs_base: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lossless and (self.stateful or not self.unbiased):
+            raise ConfigError("a codec that is lossless is unbiased, and not stateful")
+
+
 class Codec(Protocol):
-    """The contract of an update codec. Implementations are frozen dataclasses; ``str(codec)`` names them in full."""
+    """The contract of an update codec. Implementations are frozen dataclasses; ``str(codec)`` names them in full.
+
+    One that promises something of :class:`Capabilities` has them as an attribute or property ``capabilities``.
+    """
 
     @property
     def needs_base(self) -> bool:
@@ -113,6 +156,34 @@ class Codec(Protocol):
         """
 
 
+@runtime_checkable
+class Budgeted(Protocol):
+    """A codec that may choose by how large the whole message becomes."""
+
+    def encode_within(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base | None,
+        residual: Residual | None,
+        measure: Callable[[Encoding], int],
+    ) -> Encoding:
+        """As :meth:`Codec.encode`; ``measure`` tells how many bytes a message with an encoding has."""
+
+
+def capabilities_of(codec: Codec) -> Capabilities:
+    """What a codec states that it can be relied on for; one that states nothing promises nothing.
+
+    Raises:
+        ConfigError: It is at odds with whether the codec needs a base.
+    """
+    stated = getattr(codec, "capabilities", None)
+    if not isinstance(stated, Capabilities):
+        return Capabilities(needs_base=codec.needs_base)
+    if stated.needs_base != codec.needs_base:
+        raise ConfigError(f"the update codec {codec} states needs_base both ways")
+    return stated
+
+
 def check_base(notes: Notes, base: Base | None, codec: str) -> Base:
     """The base, when it is the one that the notes name.
 
@@ -132,18 +203,3 @@ def check_base(notes: Notes, base: Base | None, codec: str) -> Base:
 
 CODECS: Final[Registry[str, Callable[..., Codec]]] = Registry("update codec")
 """Name to the class or function that makes the codec from its arguments (as text)."""
-
-
-def parse_codec(spec: str) -> Codec:
-    """Make the codec that ``name(argument, …)`` names.
-
-    Raises:
-        ConfigError: The arguments do not fit.
-        RegistryError: No such codec.
-    """
-    name, arguments = parse_call(spec)
-    make = CODECS.get(name)
-    try:
-        return make(*arguments)
-    except TypeError as error:
-        raise ConfigError(f"update codec {spec!r}: {error}") from error

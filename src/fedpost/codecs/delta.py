@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual, check_base
+from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, check_base
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.dtypes import is_number
@@ -33,6 +33,11 @@ class Delta:
     def needs_base(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Nothing is lost; the XOR of a sum is not the sum of the XORs."""
+        return Capabilities(unbiased=True, lossless=True, needs_base=True)
 
     def encode(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedpost.codecs.codec import CODECS, Base, Encoding, Notes, Residual
+from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual
 from fedpost.tensors import Array, TensorSource
 
 __all__ = ["Dense"]
@@ -19,6 +19,11 @@ class Dense:
     def needs_base(self) -> bool:
         """No."""
         return False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All that needs no account and no base."""
+        return Capabilities(linear=True, unbiased=True, lossless=True)
 
     def encode(
         self,

@@ -36,6 +36,7 @@ class Eden(Lossy):
     bits: int
 
     keeps_account = False
+    unbiased = True
 
     def __post_init__(self) -> None:
         if str(self.bits) not in map(str, CENTROIDS):

@@ -12,19 +12,20 @@ of the base; ``whole``, the names of what is sent as it is; and the codec's own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
 
-from fedpost.codecs.codec import Base, Encoding, Notes, Residual, check_base
+from fedpost.codecs.codec import Base, Capabilities, Encoding, Notes, Residual, check_base
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.format import check_range, name_of
 
-__all__ = ["Lossy", "number_text"]
+__all__ = ["Lossy", "laid_out", "located", "number_text"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
 _MATRIX: Final = 2
@@ -42,11 +43,18 @@ class Lossy(ABC):
     """Whether what was lost is added to the next update."""
     codes_vectors: bool = False
     """Whether tensors of one dimension, or none, are coded too; else they are sent as they are."""
+    unbiased: bool = False
+    """Whether what is decoded is right on average."""
 
     @property
     def needs_base(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """A base is needed; bytes do not add up."""
+        return Capabilities(unbiased=self.unbiased, stateful=self.keeps_account, needs_base=True)
 
     @abstractmethod
     def prepare(self, changes: Mapping[str, Floats]) -> Notes:
@@ -101,33 +109,57 @@ class Lossy(ABC):
             ConfigError: There is no base.
             EncodeError: A value is NaN or infinite, or an entry is not an array.
         """
+        base, changes = self.changes(tensors, base, residual)
+        notes = self.prepare(changes)
+        coded: dict[str, bytes] = {}
+        for number, name in enumerate(tensors):
+            if name in changes:
+                change = changes[name]
+                with located(name):
+                    coded[name] = self.pack(change, notes, number, lost=change if self.keeps_account else None)
+                    if self.keeps_account and tensors[name].itemsize < change.itemsize:
+                        self.book_rounding(coded[name], notes, number, base.tensors.read(name, 0, change.size), change)
+        return Encoding(
+            laid_out(tensors, coded),
+            {"base": base.digest, "whole": [name for name in tensors if name not in changes], **notes},
+            dict(changes) if self.keeps_account else {},
+        )
+
+    def changes(
+        self, tensors: Mapping[str, Array], base: Base | None, residual: Residual | None
+    ) -> tuple[Base, Mapping[str, Floats]]:
+        """The base, and what changed of each tensor that is coded, in memory of its own.
+
+        Of a codec that keeps no account each is made whenever it is asked for, so that there is one at a time.
+
+        Raises:
+            ConfigError: There is no base.
+            EncodeError: An entry is not an array.
+        """
         if base is None:
             raise ConfigError(f"the update codec {self} needs a base", hint="Give the model that the receiver has.")
         old = {spec.name: spec for spec in base.tensors.specs}
-        changes: dict[str, Floats] = {}
-        for name, array in tensors.items():
-            name_of(name, array)
-            if name in old and self._codes(old[name], array.dtype, array.shape):
-                changes[name] = _change(name, array, base.tensors, (residual or {}).get(name))
-        notes = self.prepare(changes)
-        out: dict[str, Array] = {}
-        for number, name in enumerate(tensors):
-            if name not in changes:
-                out[name] = tensors[name]
-                continue
-            change = changes[name]
-            try:
-                packed = self.pack(change, notes, number, lost=change if self.keeps_account else None)
-                if self.keeps_account and tensors[name].itemsize < change.itemsize:
-                    self._round(packed, notes, number, base.tensors.read(name, 0, change.size), change)
-            except EncodeError as error:
-                raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
-            out[name] = np.frombuffer(packed, np.uint8)
-        whole = [name for name in tensors if name not in changes]
-        return Encoding(out, {"base": base.digest, "whole": whole, **notes}, changes if self.keeps_account else {})
+        coded = {
+            name: array
+            for name, array in tensors.items()
+            if name_of(name, array) and name in old and self._codes(old[name], array.dtype, array.shape)
+        }
+        changes = _Changes(coded, base.tensors, residual or {})
+        return base, dict(changes) if self.keeps_account else changes
 
-    def _round(self, packed: bytes, notes: Notes, number: int, old: Array, lost: Floats) -> None:
-        """Book what the receiver loses as well, who rounds the sum to a narrow type: it may be the whole change."""
+    def book_rounding(self, packed: bytes, notes: Notes, number: int, old: Array, lost: Floats) -> None:
+        """Book what the receiver loses as well, who rounds the sum to a narrow type: it may be the whole change.
+
+        Args:
+            packed: What :meth:`pack` made of a tensor's change.
+            notes: The update's.
+            number: The tensor's.
+            old: The base's tensor, flattened.
+            lost: What coding has lost of the change; what rounding loses is added.
+
+        Raises:
+            EncodeError: A value is too large for the tensor's type once it is coded.
+        """
         decoded = np.empty(lost.shape, np.float32)
         self.unpack(memoryview(packed), notes, number, decoded)
         flat, loss = decoded.reshape(-1), lost.reshape(-1)
@@ -172,18 +204,51 @@ class Lossy(ABC):
         return self.codes_vectors or len(shape) >= _MATRIX
 
 
-def _change(name: str, array: Array, base: TensorSource, residual: Array | None) -> Floats:
-    """What changed since the base, and what was lost before, in memory of its own."""
-    old = base.read(name, 0, array.size).reshape(array.shape)
-    out = np.empty(array.shape, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
-        if array.dtype == np.float64:
-            np.subtract(array, old, out=out, casting="same_kind")
-        else:
-            np.subtract(array, old, out=out, dtype=np.float32)
-        if residual is not None and residual.shape == array.shape:  # else of a model that is no more
-            out += residual
-    return out
+class _Changes(Mapping[str, Floats]):
+    """What changed since the base, and what was lost before, each time in memory of its own."""
+
+    __slots__ = ("_base", "_residual", "_tensors")
+
+    def __init__(self, tensors: Mapping[str, Array], base: TensorSource, residual: Residual) -> None:
+        self._tensors = tensors
+        self._base = base
+        self._residual = residual
+
+    def __getitem__(self, name: str) -> Floats:
+        array, residual = self._tensors[name], self._residual.get(name)
+        old = self._base.read(name, 0, array.size).reshape(array.shape)
+        out = np.empty(array.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
+            if array.dtype == np.float64:
+                np.subtract(array, old, out=out, casting="same_kind")
+            else:
+                np.subtract(array, old, out=out, dtype=np.float32)
+            if residual is not None and residual.shape == array.shape:  # else of a model that is no more
+                out += residual
+        return out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+
+@contextmanager
+def located(name: str) -> Iterator[None]:
+    """Say of which tensor an error is."""
+    try:
+        yield
+    except EncodeError as error:
+        raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
+
+
+def laid_out(tensors: Mapping[str, Array], coded: Mapping[str, bytes]) -> dict[str, Array]:
+    """What is sent: bytes of what is coded, everything else as it is, in the order of the tensors."""
+    return {name: np.frombuffer(coded[name], np.uint8) if name in coded else array for name, array in tensors.items()}
 
 
 class _Added:
@@ -218,8 +283,8 @@ class _Added:
             return self._source.read(name, start, stop)
         spec = self._specs[name]
         check_range(spec.size, start, stop)
-        out = self._base.read(name, start, stop)
-        out = _sum(out, self._changes(spec, start, stop))
+        change = self._changes(spec, start, stop)
+        out = _sum(self._base.read(name, start, stop), change, spare=not self._ahead[0])
         out.flags.writeable = False  # as every tensor that was received
         return out
 
@@ -248,9 +313,9 @@ def number_text(number: float) -> str:
     return short if float(short) == number else repr(number)
 
 
-def _sum(base: Array, change: Floats) -> Array:
-    """One addition an element, rounded to the base's type."""
+def _sum(base: Array, change: Floats, *, spare: bool = False) -> Array:
+    """One addition an element, rounded to the base's type; in the change's memory where that may be."""
     wide = np.float64 if base.dtype == np.float64 else np.float32
     with np.errstate(over="ignore"):
-        total: Array = np.add(base, change, dtype=wide)
+        total: Array = np.add(base, change, out=change if spare and wide is np.float32 else None, dtype=wide)
         return total.astype(base.dtype, copy=False)

@@ -38,6 +38,7 @@ class _Blocks(Lossy):
 
     bits: ClassVar[Literal[4, 8]]
     keeps_account = False
+    unbiased = True
 
     def prepare(self, changes: Mapping[str, Floats]) -> Notes:
         """A seed for the rounding."""

@@ -42,7 +42,7 @@ class _Share(Lossy):
     def __post_init__(self) -> None:
         try:
             share = float(self.share)
-        except ValueError:
+        except (ValueError, OverflowError):
             share = math.nan
         if not 0 < share <= 1:
             raise ConfigError(f"{self.share!r} is not a share of the elements", hint="Write it like 0.01.")

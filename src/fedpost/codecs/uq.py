@@ -1,7 +1,7 @@
 """``uq(a)``: uniform quantization with error feedback, the default lossy codec.
 
 Law: one step for all matrices of the update, ``a`` times the root mean square of their changes; what is nearer to zero
-than 0.67 of it is zero, everything else is off by at most 0.67 of it. Vectors (biases, statistics of normalization)
+than half of it is zero, everything else is off by at most half of it. Vectors (biases, statistics of normalization)
 have a step of their own, ``a / 8`` times their root mean square. No step is above the greatest change, or changes that
 are all alike would never be sent. What is lost goes into the next update.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -25,12 +25,14 @@ from fedpost.codecs.kernels.uniform import decode_range, decode_tensor, encode_t
 from fedpost.codecs.lossy import Lossy, number_text
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 
-__all__ = ["Uq"]
+__all__ = ["Moments", "Uq"]
 
 _FINER: Final = 8
 _MATRIX: Final = 2
 _LEAST, _MOST = 0.01, 16.0
 _BLOCK_BITS: Final = 19
+_PIECE: Final = 1 << 13
+"""Elements that are squared at a time: of more the product would be shared out to threads, which takes longer."""
 _GREATEST: Final = float(np.finfo(np.float32).max)
 
 
@@ -49,7 +51,7 @@ class Uq(Lossy):
     def __post_init__(self) -> None:
         try:
             scale = float(self.scale)
-        except ValueError:
+        except (ValueError, OverflowError):
             scale = math.nan
         if not _LEAST <= scale <= _MOST:
             raise ConfigError(f"uq({self.scale}): the step is {_LEAST:g} to {_MOST:g} root mean squares")
@@ -57,25 +59,7 @@ class Uq(Lossy):
 
     def prepare(self, changes: Mapping[str, Floats]) -> Notes:
         """The steps of this update."""
-        squares, counts, greatest = [0.0, 0.0], [0, 0], [0.0, 0.0]
-        for name, change in changes.items():
-            vector = change.ndim < _MATRIX
-            square, most = _sum_of_squares(change)
-            if not math.isfinite(square):
-                raise EncodeError(
-                    "it has a NaN or an infinity",
-                    where=f"tensor {name!r}",
-                    hint="Send it with the codec delta or dense.",
-                )
-            squares[vector] += square
-            counts[vector] += change.size
-            greatest[vector] = max(greatest[vector], most)
-        steps = []
-        scales = (self.scale, self.scale / _FINER)
-        for square, count, most, scale in zip(squares, counts, greatest, scales, strict=True):
-            step = scale * math.sqrt(square / count) if count else 0.0
-            steps.append(float(np.float32(min(step, most))))
-        return {"steps": steps}
+        return {"steps": Moments.of(changes).steps(self.scale)}
 
     def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
         """Quantize, and code what is not zero."""
@@ -124,14 +108,64 @@ def _step(notes: Mapping[str, Any], rank: int) -> float:
     return step
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the steps of an update depend on, of matrices and of vectors.
+
+    Attributes:
+        squares: Sum of squares.
+        counts: Number of elements.
+        greatest: Greatest magnitude.
+    """
+
+    squares: tuple[float, float]
+    counts: tuple[int, int]
+    greatest: tuple[float, float]
+
+    @classmethod
+    def of(cls, changes: Mapping[str, Floats]) -> Self:
+        """Those of an update.
+
+        Raises:
+            EncodeError: It has a NaN or an infinity.
+        """
+        squares, counts, greatest = [0.0, 0.0], [0, 0], [0.0, 0.0]
+        for name, change in changes.items():
+            vector = change.ndim < _MATRIX
+            square, most = _sum_of_squares(change)
+            if not math.isfinite(square):
+                raise EncodeError(
+                    "it has a NaN or an infinity",
+                    where=f"tensor {name!r}",
+                    hint="Send it with the codec delta or dense.",
+                )
+            squares[vector] += square
+            counts[vector] += change.size
+            greatest[vector] = max(greatest[vector], most)
+        return cls((squares[0], squares[1]), (counts[0], counts[1]), (greatest[0], greatest[1]))
+
+    def steps(self, scale: float) -> list[float]:
+        """That of the matrices and that of the vectors; 0 where nothing changed."""
+        steps = []
+        for square, count, most, part in zip(
+            self.squares, self.counts, self.greatest, (scale, scale / _FINER), strict=True
+        ):
+            step = part * math.sqrt(square / count) if count else 0.0
+            steps.append(float(np.float32(min(step, most))))
+        return steps
+
+
 def _sum_of_squares(change: Floats) -> tuple[float, float]:
     """It and the greatest magnitude, in float64, without a copy of the whole."""
     flat = change.reshape(-1)
+    buffer = np.empty(min(flat.size, _PIECE))
     total = greatest = 0.0
-    for start in range(0, flat.size, 1 << 16):
-        piece = flat[start : start + (1 << 16)].astype(np.float64)
+    for start in range(0, flat.size, _PIECE):
+        part = flat[start : start + _PIECE]
+        greatest = max(greatest, float(part.max()), -float(part.min()))
+        piece = buffer[: part.size]
+        np.copyto(piece, part)
         total += float(np.dot(piece, piece))
-        greatest = max(greatest, float(np.abs(piece, out=piece).max()))
     return total, greatest
 
 

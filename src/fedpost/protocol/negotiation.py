@@ -3,6 +3,10 @@
 Rules: the server wants one pipeline per payload type; each stage that a site does not know falls back to the plain one,
 which every site knows; a site that does not even offer that is refused, with the reason. A site may use what was agreed
 and nothing else.
+
+A site's own results have the next best update codec first: what loses some of a change falls back to ``int8``, then to
+``cast(bfloat16)``; in a mapping of patterns each codec by itself. The model on its way down has no such choice, as all
+sites must hold the same: its two payloads, which bring the same model, fall back to the plain codec both together.
 """
 
 from __future__ import annotations
@@ -13,17 +17,20 @@ from typing import Annotated, Final
 import msgspec
 
 from fedpost.checksums import CHECKSUMS
-from fedpost.codecs import CODECS
+from fedpost.codecs import CODECS, Auto, ByPattern, Chain, Codec, capabilities_of, codec_names, parse_codec
 from fedpost.compression import COMPRESSORS
 from fedpost.errors import ProtocolError
 from fedpost.pipeline import Pipeline
 from fedpost.registry import parse_call
 from fedpost.tensors import FORMATS
 
-__all__ = ["PAYLOADS", "Agreement", "Offer", "agree", "own_offer"]
+__all__ = ["MODELS", "PAYLOADS", "Agreement", "Offer", "agree", "own_offer"]
 
 PAYLOADS: Final = ("FitIns", "FitRes", "EvaluateIns")
 """The payloads that carry tensors; each may have its own pipeline."""
+
+MODELS: Final = ("FitIns", "EvaluateIns")
+"""Those that bring a model to a site."""
 
 FRAME_VERSION: Final = 1
 
@@ -83,7 +90,7 @@ def own_offer() -> Offer:
 
 
 def agree(wanted: Mapping[str, Pipeline], offer: Offer) -> Agreement:
-    """Settle each stage on what the server wants, or on the plain one where the site does not know it.
+    """Settle each stage on what the server wants, or on the next best where the site does not know it.
 
     Args:
         wanted: For each payload type the server's pipeline; all of them have the same checksum.
@@ -95,11 +102,20 @@ def agree(wanted: Mapping[str, Pipeline], offer: Offer) -> Agreement:
     if offer.frame != FRAME_VERSION:
         raise ProtocolError(f"the site writes frames of version {offer.frame}, the server of {FRAME_VERSION}")
     plain = Pipeline()
+    known = frozenset(offer.updates)
+    updates = {payload: pipeline.update for payload, pipeline in wanted.items()}
+    for payload in updates.keys() - set(MODELS):
+        updates[payload] = _next_best(updates[payload], known)
+    models = updates.keys() & set(MODELS)
+    if not all(codec_names(updates[payload]) <= known for payload in models):
+        updates.update(dict.fromkeys(models, plain.update))
     pipelines: dict[str, str] = {}
     checksum = plain.checksum
     for payload, pipeline in wanted.items():
+        if not codec_names(updates[payload]) <= known:
+            raise _unknown("update codec", str(pipeline.update), str(plain.update))
         stages = (
-            _settle(str(pipeline.update), str(plain.update), offer.updates, "update codec"),
+            str(updates[payload]),
             _settle(pipeline.format.name, plain.format.name, offer.formats, "format"),
             _settle(str(pipeline.compression or "none"), "none", [*offer.compressions, "none"], "compression"),
         )
@@ -108,10 +124,31 @@ def agree(wanted: Mapping[str, Pipeline], offer: Offer) -> Agreement:
     return Agreement(pipelines=pipelines, checksum=checksum)
 
 
+def _next_best(codec: Codec, known: frozenset[str]) -> Codec:
+    """The codec, if a site knows it, or else the best that it knows; the plain one, if it knows nothing."""
+    if codec_names(codec) <= known:
+        return codec
+    others: list[str] = []
+    match codec:
+        case ByPattern(patterns):
+            return ByPattern(tuple((pattern, _next_best(one, known)) for pattern, one in patterns))
+        case Chain(first, _):
+            others = [str(first)]  # the values are rounded so in any case
+        case Auto():
+            others = ["uq(2)", "int8", "cast(bfloat16)"]
+        case _ if codec.needs_base and not capabilities_of(codec).lossless:
+            others = ["int8", "cast(bfloat16)"]
+    return next((parse_codec(other) for other in others if parse_call(other)[0] in known), Pipeline().update)
+
+
 def _settle(wanted: str, plain: str, offered: list[str], kind: str) -> str:
     if parse_call(wanted)[0] in offered:
         return wanted
     if plain in offered:
         return plain
+    raise _unknown(kind, wanted, plain)
+
+
+def _unknown(kind: str, wanted: str, plain: str) -> ProtocolError:
     known = f"{wanted} nor {plain}" if wanted != plain else f"{plain}, which is the plain one"
-    raise ProtocolError(f"the site does not know the {kind} {known}")
+    return ProtocolError(f"the site does not know the {kind} {known}")

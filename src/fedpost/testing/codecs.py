@@ -4,21 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
 
-from fedpost.codecs import Base, Codec, parse_codec
+from fedpost.codecs import Base, Capabilities, Codec, capabilities_of, codec_config, codec_of, parse_codec
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.frame import DEFAULT_LIMITS, Frame
 from fedpost.pipeline import Pipeline
 from fedpost.tensors import Array, Fedwt, TensorSource
 from fedpost.testing.samples import assert_same_tensors, damaged, memory_layouts, random_array
 
-__all__ = ["CodecContract"]
+__all__ = ["CodecContract", "observed_capabilities"]
+
+_TRIALS: Final = 60
+_ERRORS: Final = 6
+"""Standard errors that a mean may be off."""
+_NOTHING: Final = 1e-6
+"""Mean error, of values about 1, that is rounding."""
+_DIRECTIONS: Final = 8
 
 
 class CodecContract:
@@ -178,6 +185,23 @@ class CodecContract:
         assert str(parse_codec(str(codec))) == str(codec)
         assert Pipeline.parse(f"{codec} | fedwt | none").update == codec
 
+    def test_its_config_names_it_in_full(self, codec: Codec) -> None:
+        """An equal codec comes of its configuration as JSON, by itself or within a pipeline."""
+        config = msgspec.json.decode(msgspec.json.encode(codec_config(codec)))
+        assert codec_of(config) == codec
+        pipeline = Pipeline(codec)
+        assert str(Pipeline.from_config(msgspec.json.decode(msgspec.json.encode(pipeline.to_config())))) == str(
+            pipeline
+        )
+
+    def test_it_keeps_what_it_promises(self, codec: Codec) -> None:
+        """What it states as capabilities can be observed; and it keeps account of nothing without stating it."""
+        stated, seen = capabilities_of(codec), observed_capabilities(codec)
+        assert stated.needs_base == codec.needs_base == seen.needs_base
+        assert stated.stateful == seen.stateful
+        for name in ("linear", "unbiased", "lossless"):
+            assert getattr(seen, name) or not getattr(stated, name), name
+
     def test_it_is_a_value(self, codec: Codec) -> None:
         """Codecs are equal if they do the same, can be keys, and do not change."""
         assert codec == parse_codec(str(codec))
@@ -185,6 +209,78 @@ class CodecContract:
         assert codec != object()
         with pytest.raises((AttributeError, TypeError)):  # frozen dataclasses with slots raise either
             codec.anything = 1  # type: ignore[attr-defined]
+
+
+def observed_capabilities(codec: Codec) -> Capabilities:
+    """What a codec shows itself to be capable of, in a few updates of matrices and vectors.
+
+    What it shows it need not promise: a few updates cannot tell a codec that loses nothing from one that seldom does.
+    """
+    update = {name: array for name, array in _update().items() if _is_float(array.dtype)}
+    sent = _sent(codec, update).arrays()
+    return Capabilities(
+        linear=_looks_linear(codec),
+        unbiased=_looks_unbiased(codec),
+        lossless=all(sent[name].tobytes() == array.tobytes() for name, array in update.items()),
+        stateful=bool(codec.encode(update, _base(codec, update)).residual),
+        needs_base=_fails_without_base(codec, update),
+    )
+
+
+def _fails_without_base(codec: Codec, update: Mapping[str, Array]) -> bool:
+    try:
+        codec.encode(update)
+    except ConfigError:
+        return True
+    return False
+
+
+def _looks_linear(codec: Codec) -> bool:
+    """Whether the sum of what is sent of two updates is what is sent of their sum; all sums are exact."""
+    random = np.random.default_rng(5)
+    shapes = {"w": ((40, 30), np.float32, 1 << 14), "d": ((40, 30), np.float64, 1 << 14), "v": ((30,), np.float32, 9)}
+    one, two = (
+        {name: random.integers(-most, most, shape).astype(dtype) for name, (shape, dtype, most) in shapes.items()}
+        for _ in range(2)
+    )
+    base = Base.of(one) if codec.needs_base else None
+    first, second, both = (
+        codec.encode(update, base).tensors for update in (one, two, {name: one[name] + two[name] for name in one})
+    )
+    return all(
+        first[name].shape == second[name].shape == array.shape and np.array_equal(first[name] + second[name], array)
+        for name, array in both.items()
+    )
+
+
+def _looks_unbiased(codec: Codec) -> bool:
+    """Whether errors are zero on average, as far as the error of the average goes.
+
+    A codec draws its random numbers from an update; one tensor that is another each time makes it draw others.
+    """
+    random = np.random.default_rng(6)
+    fixed: dict[str, Array] = {
+        "w": random.laplace(size=(24, 16)).astype(np.float32),
+        "d": random.laplace(size=(24, 16)),
+        "v": random.laplace(size=20).astype(np.float32),
+    }
+    # Errors along some directions: of a single value a rare jump may not be seen at all.
+    directions = {
+        name: [array, np.sign(array), *random.choice([-1.0, 1.0], (_DIRECTIONS, *array.shape))]
+        for name, array in fixed.items()
+    }
+    errors = []
+    for _ in range(_TRIALS):
+        update = dict(fixed)
+        for name in ("salt", "w.salt"):
+            update[name] = random.choice([-1e-2, 1e-2], (16, 16)).astype(np.float32)
+        base = _zeros(codec, update)
+        small, notes, _ = codec.encode(update, base)
+        received = codec.decode(_source(small), notes, base).arrays()
+        wide = {name: received[name].astype(np.float64) - fixed[name] for name in fixed}
+        errors.append([float(np.mean(wide[name] * way)) for name, ways in directions.items() for way in ways])
+    mean, spread = np.mean(errors, axis=0), np.std(errors, axis=0)
+    return bool(np.all(np.abs(mean) <= _ERRORS * spread / np.sqrt(_TRIALS) + _NOTHING))
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
@@ -230,6 +326,11 @@ def _base(codec: Codec, tensors: Mapping[str, Array]) -> Base | None:
         return None
     names = list(tensors)
     return Base.of({name: np.roll(tensors[name], 1) for name in names[len(names) // 4 :]})
+
+
+def _zeros(codec: Codec, tensors: Mapping[str, Array]) -> Base | None:
+    """A base of zeros for those who need one: the change is then the update, to the bit."""
+    return Base.of({name: np.zeros_like(array) for name, array in tensors.items()}) if codec.needs_base else None
 
 
 def _sent(codec: Codec, tensors: Mapping[str, Array]) -> TensorSource:

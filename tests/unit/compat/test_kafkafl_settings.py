@@ -9,6 +9,7 @@ import pytest
 from fedpost.compat.kafkafl import (
     AdvancedSerializer,
     CompressionType,
+    DifferentialUpdateManager,
     KafkaSettings,
     PerformanceSettings,
     PrivacySettings,
@@ -187,21 +188,20 @@ def test_a_mapping_is_checked_alike():
 
 
 def test_what_is_not_there_is_known_by_name():
-    settings = load_settings({"communication": {"enable_differential_updates": True}})
-    assert settings.not_built() == {"communication.enable_differential_updates": "differential updates"}
-
-
-def test_what_is_switched_on_and_not_there_is_told(caplog, load, tmp_path):
-    load("communication:\n  enable_differential_updates: true\n")
-    (record,) = caplog.records
-    assert (record.name, record.levelname) == ("fedpost.compat.kafkafl", "WARNING")
-    assert record.getMessage() == (
-        f"{tmp_path}/settings.yaml:2: differential updates are not available in this version: "
-        "every update is sent whole"
+    settings = Settings(
+        security=SecuritySettings(encryption_enabled=True), privacy=PrivacySettings(differential_privacy_enabled=True)
     )
-    caplog.clear()
-    load("{}")
+    assert settings.not_built() == {
+        "security.encryption_enabled": "sealing",
+        "privacy.differential_privacy_enabled": "differential privacy",
+    }
+
+
+def test_differential_updates_are_there(caplog, load):
+    settings = load("communication:\n  enable_differential_updates: true\n  compression_threshold: 0.25\n")
     assert not caplog.records
+    assert settings.not_built() == {}
+    assert DifferentialUpdateManager(settings).compression_threshold == 0.25
 
 
 WEIGHTS = [np.random.default_rng(3).random(20_000)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fedpost.codecs import codec_names
 from fedpost.errors import ProtocolError
 from fedpost.pipeline import Pipeline
 from fedpost.protocol import PAYLOADS, Agreement, agree, own_offer
@@ -68,6 +71,84 @@ def test_payloads_are_settled_one_by_one():
     }
 
 
+def settled(update, *known):
+    """What each payload's update codec becomes at a site that knows ``dense`` and some others."""
+    agreement = agree(wanted(f"{update} | fedwt | none", "blake3"), offer(updates=["dense", *known]))
+    return {payload: str(agreement.pipeline(payload).update) for payload in PAYLOADS}
+
+
+ALL = ["cast", "delta", "uq", "eden", "topk", "stc", "int8", "int4", "sign", "auto"]
+PATTERNS = '{"*.bias": delta, "a": topk(0.1), "*": uq(2)}'
+
+
+@pytest.mark.parametrize(
+    ("update", "known", "result"),
+    [
+        ("uq(2)", ["uq"], "uq(2)"),
+        ("delta | uq(2) | rc", ["uq"], "uq(2)"),
+        ("uq(2)", ["int8", "cast"], "int8"),
+        ("uq(2)", ["delta", "cast", "eden"], "cast(bfloat16)"),
+        ("uq(2)", ["delta", "eden"], "dense"),
+        ("eden(1)", ["int8"], "int8"),
+        ("int4", ["cast"], "cast(bfloat16)"),
+        ("int8", [], "dense"),
+        ("delta", ["int8", "cast", "uq"], "dense"),
+        ("cast(float16)", ["int8", "uq"], "dense"),
+        ("auto(budget=1MB/round)", ["uq", "int8"], "uq(2)"),
+        ("auto(budget=1MB/round)", ["int8", "cast"], "int8"),
+        ("cast(float16) | delta", ["cast", "delta"], "cast(float16) | delta"),
+        ("cast(float16) | delta", ["cast", "int8"], "cast(float16)"),
+        ("cast(float16) | delta", ["delta", "int8"], "dense"),
+        (PATTERNS, ["uq", "delta", "topk"], PATTERNS),
+        (PATTERNS, ["uq", "int8"], '{"*.bias": dense, "a": int8, "*": uq(2)}'),
+        (PATTERNS, [], '{"*.bias": dense, "a": dense, "*": dense}'),
+    ],
+)
+def test_results_have_the_next_best_codec_and_the_model_the_plain_one(update, known, result):
+    got = settled(update, *known)
+    assert got["FitRes"] == result
+    same = str(Pipeline.parse(update).update)
+    assert got["FitIns"] == got["EvaluateIns"] == (same if result == same else "dense")
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(
+        ["uq(2)", "cast(bfloat16) | delta", "auto(budget=5kB/round)", PATTERNS, "dense", "sign", "stc(0.1)"]
+    ),
+    st.sets(st.sampled_from(ALL)),
+)
+def test_what_is_settled_is_known_to_the_site(update, known):
+    agreement = agree(wanted(f"{update} | fedwt | none", "blake3"), offer(updates=["dense", *known]))
+    for payload in PAYLOADS:
+        assert codec_names(agreement.pipeline(payload).update) <= {"dense", *known}
+    assert agreement.pipeline("FitIns").update == agreement.pipeline("EvaluateIns").update
+
+
+def test_the_payloads_that_bring_a_model_fall_back_together():
+    pipelines = {
+        "FitIns": Pipeline.parse("cast(bfloat16)"),
+        "FitRes": Pipeline.parse("cast(bfloat16)"),
+        "EvaluateIns": Pipeline.parse("uq(2)"),
+    }
+    agreement = agree(pipelines, offer(updates=["dense", "cast"]))
+    assert agreement.pipelines == {
+        "FitIns": "dense | fedwt | none",
+        "FitRes": "cast(bfloat16) | fedwt | none",
+        "EvaluateIns": "dense | fedwt | none",
+    }
+
+
+def test_a_site_without_the_plain_codec_is_served_if_it_knows_the_others():
+    assert agree(wanted("uq(2)", "blake3"), offer(updates=["uq"])).pipelines["FitIns"] == "uq(2) | fedwt | none"
+    with pytest.raises(ProtocolError, match=r"the update codec uq\(2\) nor dense"):
+        agree(wanted("uq(2)", "blake3"), offer(updates=["topk"]))
+
+
+def test_an_offer_is_of_all_codecs():
+    assert set(own_offer().updates) >= {"dense", *ALL}
+
+
 @pytest.mark.parametrize(("stage", "plain"), [("updates", "dense"), ("formats", "fedwt"), ("checksums", "blake3")])
 def test_a_site_that_lacks_even_the_plain_stage_is_refused_by_name(stage, plain):
     with pytest.raises(ProtocolError, match=f"the site .*{plain}"):
@@ -90,7 +171,8 @@ def test_the_level_of_a_compressor_is_the_sender_s_affair():
     [
         "sparse | fedwt | none",
         "dense | pickle | none",
-        "dense | fedwt",
+        "dense | none | fedwt",
+        "uq(2) | delta | fedwt | none",
         "dense | fedwt | zstd(99)",
         "cast(x) | fedwt | none",
     ],

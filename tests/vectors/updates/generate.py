@@ -1,8 +1,16 @@
-"""Makes the frozen updates beside this file: a frame of every update codec that needs a base.
+"""Makes the frozen updates beside this file: frames of every update codec that needs a base, of several models.
 
 ``python tests/vectors/updates/generate.py`` with fedpost importable writes what is missing. A frozen file is never
 written again. The values are small multiples of powers of two, so that sums of squares are exact and every machine
-makes the same steps.
+makes the same steps. The models:
+
+- plain: what a small model has, and the file is named by the codec alone
+- edges: tensors without elements, of one, of no dimension, one row, one column; changes that are all alike, only one,
+  or none; every float type, and types that are not coded
+- blocks: more than a block, for codecs whose blocks are small or whose bytes are many
+- sparse: more than a block of the others, of half a million elements, with few changes
+- classes: rows or columns or both of different strength, each way to code where the changes are
+- dense: changes that are mostly not zero, and many steps large
 """
 
 from __future__ import annotations
@@ -22,10 +30,31 @@ CODECS = (
     *("delta", "uq(0.5)", "uq(2)", "eden(1)", "eden(4)"),
     *("topk(0.05)", "stc(0.05)", "int8", "int4", "sign"),
 )
+SMALL_BLOCKS = ("eden(1)", "eden(2)", "eden(3)", "int8", "int4", "sign")
 
 
-def path_of(codec: str) -> Path:
-    return HERE / f"{codec.translate(str.maketrans('(.', '__', ')'))}.frame"
+def stem_of(codec: str, model: str = "plain") -> str:
+    name = codec.translate(str.maketrans("(.", "__", ")"))
+    return name if model == "plain" else f"{model}_{name}"
+
+
+CASES = {
+    stem_of(codec, model): (codec, model)
+    for codec, model in (
+        *((codec, "plain") for codec in CODECS),
+        *((codec, "edges") for codec in CODECS),
+        *((codec, "blocks") for codec in SMALL_BLOCKS),
+        *(("uq(1)", "classes"), ("uq(2)", "sparse"), ("topk(0.001)", "sparse"), ("stc(0.001)", "sparse")),
+        *(
+            ("uq(0.05)", "dense"),
+            ("uq(0.5)", "dense"),
+            ("topk(0.7)", "dense"),
+            ("topk(1)", "dense"),
+            ("stc(1)", "dense"),
+        ),
+    )
+}
+"""The codec and the model of each file."""
 
 
 def noise(tag: str, *shape: int) -> np.ndarray[Any, Any]:
@@ -64,6 +93,104 @@ def residual() -> Arrays:
     return {"layer.weight": (noise("lost", 32, 24) / 32).astype(np.float32)}
 
 
+def noisy(shapes: dict[str, tuple[str, tuple[int, ...]]], tag: str) -> Arrays:
+    """Noise in the given types and shapes."""
+    return {name: noise(f"{tag} {name}", *shape).astype(dtype_of(kind)) for name, (kind, shape) in shapes.items()}
+
+
+def dtype_of(kind: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, kind, kind))
+
+
+EDGES = {
+    "empty.weight": ("float32", (0, 5)),
+    "scalar": ("float32", ()),
+    "scalar.half": ("float16", ()),
+    "one.bias": ("float64", (1,)),
+    "one.weight": ("float32", (1, 1)),
+    "vector.bias": ("float64", (70,)),
+    "vector.half": ("bfloat16", (33,)),
+    "row.weight": ("float32", (1, 50)),
+    "column.weight": ("float16", (50, 1)),
+    "equal.weight": ("float32", (9, 9)),
+    "lonely.weight": ("float64", (20, 20)),
+    "still.weight": ("float32", (7, 7)),
+    "brain.weight": ("bfloat16", (12, 20)),
+    "cube.weight": ("float16", (3, 4, 5)),
+    "big.weight": (">f4", (4, 4)),
+    "count.weight": ("int32", (3, 3)),
+    "flags": ("bool", (5,)),
+}
+
+
+def edges() -> tuple[Arrays, Arrays, Arrays]:
+    old = noisy(EDGES, "edges")
+    new = {name: array.copy() for name, array in old.items()}
+    for name in ("scalar", "scalar.half", "one.bias", "one.weight", "vector.bias", "vector.half", "row.weight"):
+        new[name] = (new[name] + noise(f"new {name}", *new[name].shape) / 4).astype(new[name].dtype)
+    for name in ("column.weight", "brain.weight", "cube.weight", "big.weight"):
+        new[name] = (new[name] + noise(f"new {name}", *new[name].shape) / 2).astype(new[name].dtype)
+    new["equal.weight"] += np.float32(0.375)
+    new["lonely.weight"][11, 3] -= 5 / 8
+    new["count.weight"] += 3
+    new["flags"] ^= True
+    return old, new, {"row.weight": (noise("edges lost", 1, 50) / 32).astype(np.float32)}
+
+
+def blocks() -> tuple[Arrays, Arrays, Arrays]:
+    shapes = {"row.weight": ("float32", (1, 33_000)), "half.weight": ("float16", (3, 300))}
+    old = noisy(shapes, "blocks")
+    change = noisy(shapes, "new blocks")
+    return old, {name: (array + change[name] / 8).astype(array.dtype) for name, array in old.items()}, {}
+
+
+def sparse() -> tuple[Arrays, Arrays, Arrays]:
+    """Two blocks of whole rows, and rows that are longer than a block; few rows and columns have all the changes."""
+    shapes = {"wide.weight": ("float32", (300, 2500)), "long.weight": ("float32", (2, 530_000))}
+    old = {name: np.zeros(shape, np.float32) for name, (_, shape) in shapes.items()}
+    new = {name: array.copy() for name, array in old.items()}
+    rows, columns = np.arange(0, 300, 7), np.arange(0, 2500, 49)
+    strength = 2.0 ** -(np.arange(rows.size) % 4)
+    sign = np.where(np.arange(rows.size) % 3 == 0, -1, 1)
+    change = np.abs(noise("sparse", rows.size, columns.size)) * (strength * sign)[:, None]
+    new["wide.weight"][np.ix_(rows, columns)] = change
+    new["long.weight"][:, ::10_007] = noise("sparse long", 2, 53)
+    new["long.weight"][0, 524_287], new["long.weight"][1, 524_288], new["long.weight"][1, -1] = 2, -2, 2
+    return old, new, {}
+
+
+def classes() -> tuple[Arrays, Arrays, Arrays]:
+    strengths = {
+        "rows.weight": 2.0 ** -(np.arange(40) % 7).reshape(40, 1),
+        "columns.weight": 2.0 ** -(np.arange(90) % 7).reshape(1, 90),
+        "both.weight": 2.0 ** (-(np.arange(40) % 4).reshape(40, 1) - (np.arange(90) % 4)),
+    }
+    old = {name: np.zeros((40, 90), np.float32) for name in strengths}
+    new = {
+        name: (noise(f"classes {name}", 40, 90) * strength).astype(np.float32) for name, strength in strengths.items()
+    }
+    new["rows.weight"][5:9] = 0
+    new["columns.weight"][:, 30:40] = 0
+    return old, new, {}
+
+
+def dense() -> tuple[Arrays, Arrays, Arrays]:
+    """Mostly not zero: more than half of a class, magnitudes beyond the plain ones, signs that agree."""
+    shapes = {"layer.weight": ("float32", (40, 60)), "vector.bias": ("float32", (90,))}
+    old = noisy(shapes, "dense")
+    change = np.abs(noise("dense change", 40, 60)) * 2.0 ** -(np.arange(40) % 6)[:, None]
+    change *= np.where(np.arange(40) % 5 < 3, 1, -1)[:, None]
+    new = {"layer.weight": old["layer.weight"] + change.astype(np.float32)}
+    new["vector.bias"] = old["vector.bias"] + (noise("dense bias", 90) / 4).astype(np.float32)
+    return old, new, {}
+
+
+def model_of(name: str) -> tuple[Arrays, Arrays, Arrays]:
+    """Base, update and residual."""
+    models = {"edges": edges, "blocks": blocks, "sparse": sparse, "classes": classes, "dense": dense}
+    return models[name]() if name in models else (base(), update(), residual())
+
+
 def described(arrays: Arrays) -> dict[str, list[Any]]:
     """Element type, shape and the start of the SHA-256 of each."""
     return {
@@ -84,17 +211,19 @@ def main() -> None:
     from fedpost.frame import Frame
     from fedpost.pipeline import Pipeline, decode_tensors
 
-    relative = Base.of(base())
-    for codec in CODECS:
-        path = path_of(codec)
+    for stem, (codec, model) in CASES.items():
+        path = HERE / f"{stem}.frame"
         if path.exists():
             continue
+        old, new, lost = model_of(model)
+        relative = Base.of(old)
         pipeline = Pipeline.parse(f"{codec} | fedwt | none")
-        frame, lost = pipeline.encode_update(update(), base=relative, residual=residual())
+        frame, lost = pipeline.encode_update(new, base=relative, residual=lost)
         data = bytes(frame)
         arrays = decode_tensors(Frame.decode(data), base=relative).arrays()
         facts = {
             "codec": codec,
+            **({} if model == "plain" else {"model": model}),
             "size": len(data),
             "base": relative.digest.hex(),
             "tensors": described(arrays),

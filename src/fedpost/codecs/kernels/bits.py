@@ -105,10 +105,12 @@ class BitWriter:
 
     def __bytes__(self) -> bytes:
         unary = b""
-        if self._unary and (numbers := np.concatenate(self._unary)).size:
-            ends = np.cumsum(numbers + 1)
+        ends = np.concatenate([values + 1 for values in self._unary]) if self._unary else np.empty(0, np.int64)
+        if ends.size:
+            np.cumsum(ends, out=ends)
             bits = np.zeros(int(ends[-1]), np.bool_)
-            bits[ends - 1] = True
+            ends -= 1
+            bits[ends] = True
             unary = np.packbits(bits, bitorder="little").tobytes()
         plain = np.packbits(np.concatenate(self._plain), bitorder="little").tobytes() if self._plain else b""
         return put_varint(len(unary)) + unary + plain
@@ -148,7 +150,9 @@ class BitReader:
             raise TruncatedError("fewer unary numbers than the counts promise")
         self._number = last
         numbers = self._ones[first:last].copy()
-        numbers[1:] -= self._ones[first : last - 1] + 1 if count else 0
+        if count:
+            numbers[1:] -= self._ones[first : last - 1]
+            numbers[1:] -= 1
         if first and count:
             numbers[0] -= self._ones[first - 1] + 1
         return numbers
@@ -174,7 +178,9 @@ class BitReader:
         low, high = (int(widths.min()), int(widths.max())) if widths.size else (0, 0)
         for plane in range(high):
             if plane < low:
-                values |= self.bits(widths.size).astype(np.int64) << plane
+                bits = self.bits(widths.size).astype(np.int64)
+                bits <<= plane
+                values |= bits
             else:
                 kept = np.flatnonzero(widths > plane)
                 values[kept] |= self.bits(kept.size).astype(np.int64) << plane

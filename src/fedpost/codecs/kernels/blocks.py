@@ -19,6 +19,7 @@ q is never −2^(b−1). Where it rounds by chance, it is up where number i of s
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ Bytes = np.ndarray[Any, np.dtype[np.int8]]
 _SCALES: Final[dict[int, np.dtype[Any]]] = {4: np.dtype("<f4"), 2: np.dtype("<f2")}
 _MOST: Final = {8: 127, 4: 7}
 _BLOCK_BITS: Final = range(6, 13)
+_HEAD: Final = 3
 _CHUNK: Final = 1 << 15
 """Values that are worked on at a time; a multiple of every block."""
 _ALIGNED: Final = 1 << 12
@@ -77,11 +79,14 @@ def encode_blocks(
     if not (0 <= (seed or 0) <= MAX_SEED and 0 <= stream <= MAX_SEED):
         raise EncodeError("a seed is not of 64 bits")
     flat = flat_view(x)
-    scales, numbers = [], np.empty(flat.size, np.int8)
+    at = _HEAD + scale_width * -(-flat.size // (1 << block_bits))
+    out = io.BytesIO(bytes(at + -(-flat.size * bits // 8)))  # gives its bytes away without a copy
+    out.write(bytes([bits, scale_width, block_bits]))
     for start in range(0, flat.size, _CHUNK):
         piece = flat[start : start + _CHUNK]
         scale = _scales(piece, 1 << block_bits, _MOST[bits], _SCALES[scale_width])
-        scales.append(scale)
+        out.seek(_HEAD + scale_width * (start >> block_bits))
+        out.write(scale.data)
         with np.errstate(divide="ignore", invalid="ignore"):  # blocks of zeros
             y = piece / _spread(scale, 1 << block_bits, piece.size)
         whole = np.floor(y) if seed is not None else np.rint(y)
@@ -89,10 +94,10 @@ def encode_blocks(
             whole += random_units(seed, stream, start, piece.size) < y - whole
         np.copyto(whole, 0, where=np.isnan(y))
         # A scale is rounded, so the greatest value may come out a little above the greatest number.
-        numbers[start : start + piece.size] = np.clip(whole, -_MOST[bits], _MOST[bits])
-    head = bytes([bits, scale_width, block_bits])
-    stored = numbers if bits == 8 else _pack_nibbles(numbers)  # noqa: PLR2004
-    return b"".join([head, *(scale.tobytes() for scale in scales), stored.tobytes()])
+        numbers = np.clip(whole, -_MOST[bits], _MOST[bits]).astype(np.int8)
+        out.seek(at + start * bits // 8)
+        out.write((numbers if bits == 8 else _pack_nibbles(numbers)).data)  # noqa: PLR2004
+    return out.getvalue()
 
 
 def decode_blocks(data: memoryview | bytes, out: Floats) -> None:
@@ -128,15 +133,15 @@ def _around(size: int, start: int, stop: int) -> tuple[int, int]:
 
 def _read_blocks(view: memoryview, size: int, first: int, out: Floats) -> None:
     """Read as many values as there is room for, from a multiple of a block on."""
-    head = tuple(view[:3])
-    if len(head) < 3 or head[0] not in _MOST or head[1] not in _SCALES or head[2] not in _BLOCK_BITS:  # noqa: PLR2004
+    head = tuple(view[:_HEAD])
+    if len(head) < _HEAD or head[0] not in _MOST or head[1] not in _SCALES or head[2] not in _BLOCK_BITS:
         raise DecodeError("no such layout of blocks")
     bits, width, block = head[0], head[1], 1 << head[2]
     scale_bytes = width * -(-size // block)
-    if len(view) != 3 + scale_bytes + -(-size * bits // 8):
+    if len(view) != _HEAD + scale_bytes + -(-size * bits // 8):
         raise TruncatedError("the bytes are not as long as the tensor's blocks")
-    stored = np.frombuffer(view[3 + scale_bytes :], np.int8)[first * bits // 8 :]
-    scales = np.frombuffer(view[3 : 3 + scale_bytes], _SCALES[width])
+    stored = np.frombuffer(view[_HEAD + scale_bytes :], np.int8)[first * bits // 8 :]
+    scales = np.frombuffer(view[_HEAD : _HEAD + scale_bytes], _SCALES[width])
     scales = scales[first // block : -(-(first + out.size) // block)].astype(np.float32)
     if not ((scales >= 0) & (scales <= _GREATEST_SCALE)).all():
         raise DecodeError("a block's scale is not a number of 0 to 2**120")
@@ -170,11 +175,15 @@ def encode_signs(x: Floats, *, residual: Floats | None = None) -> bytes:
     if not np.isfinite(total):
         raise EncodeError("values are NaN or infinite")
     mean = np.float32(total / max(flat.size, 1))
-    negative = np.signbit(flat)
     lost = residual_view(residual, flat)
-    if lost is not None:
-        np.subtract(flat, np.where(negative, -mean, mean), out=lost)
-    return np.array(mean, _MEAN).tobytes() + np.packbits(negative, bitorder="little").tobytes()
+    parts = [np.array(mean, _MEAN).tobytes()]
+    for start in range(0, flat.size, _CHUNK):
+        piece = flat[start : start + _CHUNK]
+        negative = np.signbit(piece)
+        parts.append(np.packbits(negative, bitorder="little").tobytes())
+        if lost is not None:
+            np.subtract(piece, np.where(negative, -mean, mean), out=lost[start : start + _CHUNK])
+    return b"".join(parts)
 
 
 def decode_signs(data: memoryview | bytes, out: Floats) -> None:

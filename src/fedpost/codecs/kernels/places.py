@@ -11,7 +11,7 @@ TNNLS 2020 (arXiv:1903.02891). The reader takes b from the bytes and computes no
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from fedpost.errors import DecodeError, EncodeError
 __all__ = ["greatest", "put_places", "take_places"]
 
 _MOST_BITS: Final = 42
-_CHUNK: Final = 1 << 16
+_CHUNK: Final = 1 << 18
+_HALF: Final = 16
+_LOW: Final = np.uint32(0xFFFF)
+_INFINITY: Final = 0x7F800000
 _GOLDEN: Final = math.log((math.sqrt(5) - 1) / 2)
 
 
@@ -36,26 +39,51 @@ def greatest(x: Floats, share: float) -> Integers:
     """
     if not 0 < share <= 1:
         raise EncodeError(f"{share!r} is not a share of the values", hint="It is above 0 and at most 1.")
-    magnitudes = np.abs(x)
-    if not np.isfinite(magnitudes.max(initial=0)):
-        raise EncodeError("values are NaN or infinite")
     count = min(x.size, max(1, round(share * x.size)))
-    if count == x.size:
-        return np.arange(count)
-    # Partitioning places instead would take three times as much memory.
-    magnitudes.partition(x.size - count)
-    least = magnitudes[x.size - count]
-    equal = count - int(np.count_nonzero(magnitudes[x.size - count :] > least))
-    del magnitudes
+    least, equal = _least(x, count)
     found: list[Integers] = []
     for start in range(0, x.size, _CHUNK):
-        chunk = np.abs(x[start : start + _CHUNK])
-        taken = chunk > least
-        first = np.flatnonzero(chunk == least)[:equal]
+        bits = _magnitude_bits(x, start)
+        taken = bits > least
+        first = np.flatnonzero(bits == least)[:equal]
         taken[first] = True
         equal -= first.size
         found.append(np.flatnonzero(taken) + start)
-    return np.concatenate(found)
+    return np.concatenate(found) if found else np.arange(0)
+
+
+def _least(x: Floats, count: int) -> tuple[int, int]:
+    """The bits of the least of ``count`` greatest magnitudes, and how many of just these bits are among them.
+
+    Magnitudes are in the order of their bits as whole numbers, so counting these, first by the high half and then by
+    the low one, finds it without a copy of the values.
+
+    Raises:
+        EncodeError: ``x`` has a NaN or an infinity.
+    """
+    high = np.zeros(1 << _HALF, np.int64)
+    for start in range(0, x.size, _CHUNK):
+        high += np.bincount(_magnitude_bits(x, start) >> _HALF, minlength=1 << _HALF)
+    if high[_INFINITY >> _HALF :].any():
+        raise EncodeError("values are NaN or infinite")
+    above, count = _nth(high, count)
+    low = np.zeros(1 << _HALF, np.int64)
+    for start in range(0, x.size, _CHUNK):
+        bits = _magnitude_bits(x, start)
+        low += np.bincount(bits[bits >> _HALF == above] & _LOW, minlength=1 << _HALF)
+    below, count = _nth(low, count)
+    return above << _HALF | below, count
+
+
+def _nth(counts: Integers, count: int) -> tuple[int, int]:
+    """From the greatest on: the number that the ``count``th has, and how many of them have it."""
+    sums = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(sums, count))
+    return counts.size - 1 - place, count - int(sums[place] - counts[-1 - place])
+
+
+def _magnitude_bits(x: Floats, start: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    return x[start : start + _CHUNK].view(np.uint32) & np.uint32(0x7FFFFFFF)
 
 
 def put_places(places: Integers, size: int) -> bytes:
@@ -63,9 +91,11 @@ def put_places(places: Integers, size: int) -> bytes:
     share = places.size / max(size, 1)
     bits = max(0, 1 + math.floor(math.log2(_GOLDEN / math.log1p(-share)))) if 0 < share < 1 else 0
     writer = BitWriter()
-    gaps = np.diff(places, prepend=-1) - 1
+    gaps = places.copy()
+    gaps[1:] -= places[:-1]
+    gaps[1:] -= 1
     writer.unary(gaps >> bits)
-    writer.plain(gaps, np.full(gaps.size, bits))
+    writer.plain(gaps, _widths(bits, gaps.size))
     return put_varint(places.size) + bytes([bits]) + bytes(writer)
 
 
@@ -84,8 +114,9 @@ def take_places(data: memoryview, size: int) -> Integers:
     high = reader.unary(count)
     if count and int(high.max()) > size >> data[at]:
         raise DecodeError("a place is behind the end")
-    places = high << data[at]
-    places += reader.plain(np.full(count, data[at]))
+    places = high
+    places <<= data[at]
+    places += reader.plain(_widths(data[at], count))
     reader.finish()
     places += 1
     np.cumsum(places, out=places)
@@ -94,3 +125,8 @@ def take_places(data: memoryview, size: int) -> Integers:
     if count and int(places[-1]) >= size:
         raise DecodeError("a place is behind the end")
     return places
+
+
+def _widths(width: int, count: int) -> Integers:
+    """A width for each of so many numbers, which takes no memory."""
+    return np.broadcast_to(np.int64(width), count)

@@ -5,6 +5,7 @@ package is a :class:`~fedpost.frame.Frame`, and reading one runs no code. Errors
 fedpost's own at once. A configuration that asks for what is not there is refused, never ignored.
 """
 
+from fedpost.compat.kafkafl.differential import DifferentialUpdateManager
 from fedpost.compat.kafkafl.errors import (
     PackageDecodeError,
     PackageEncodeError,
@@ -16,6 +17,7 @@ from fedpost.compat.kafkafl.errors import (
     SerializationError,
 )
 from fedpost.compat.kafkafl.metadata import CompressionType, SerializationFormat, SerializationMetadata
+from fedpost.compat.kafkafl.optimizer import CompressionOptimizer
 from fedpost.compat.kafkafl.package import PackageInfo
 from fedpost.compat.kafkafl.profiler import SerializationProfiler
 from fedpost.compat.kafkafl.serializer import AdvancedSerializer
@@ -35,7 +37,9 @@ from fedpost.compat.kafkafl.weights import ProtocolBufferSerializer, WeightSeria
 __all__ = [
     "AdvancedSerializer",
     "CommunicationSettings",
+    "CompressionOptimizer",
     "CompressionType",
+    "DifferentialUpdateManager",
     "KafkaSettings",
     "KafkaTopics",
     "PackageDecodeError",

@@ -18,7 +18,7 @@ from fedpost.objects import TypeRegistry, to_frame
 from fedpost.pipeline import Pipeline
 from fedpost.tensors import Array, TensorSource
 
-__all__ = ["MODELS", "Container", "arrays_of", "encode", "is_model", "is_of_arrays"]
+__all__ = ["MODELS", "Container", "arrays_of", "encode", "is_model", "is_of_arrays", "named"]
 
 Container = Literal["list", "tuple", "dict", "object"]
 """What was sent: a list or tuple of arrays, a dictionary of them by name, or another value."""
@@ -64,8 +64,8 @@ def encode(
         raise EncodeError(f"a data type is text, not {type(data_type).__name__}")
     wanted = data_type in MODELS
     if is_model(data) and (data or wanted):
-        arrays = _by_name(data)
-        return pipeline.encode(arrays), _CONTAINERS[type(data)], arrays
+        arrays, container = named(data)
+        return pipeline.encode(arrays), container, arrays
     if wanted and not is_of_arrays(data):
         hint = "Give a list of arrays, or a dictionary of them by name."
         raise EncodeError(f"{type(data).__name__} is no {data_type}", hint=hint)
@@ -73,8 +73,10 @@ def encode(
     return to_frame(data, registry=registry, checksum=pipeline.checksum, compression=compression), "object", {}
 
 
-def _by_name(data: Any) -> dict[str, Array]:
-    return dict(data) if isinstance(data, dict) else {str(index): array for index, array in enumerate(data)}
+def named(model: Any) -> tuple[dict[str, Array], Container]:
+    """A model's arrays by name, those of a list by their places; and what it is."""
+    arrays = dict(model) if isinstance(model, dict) else {str(index): array for index, array in enumerate(model)}
+    return arrays, _CONTAINERS[type(model)]
 
 
 def arrays_of(tensors: TensorSource, container: Container) -> dict[str, Array] | list[Array] | tuple[Array, ...]:

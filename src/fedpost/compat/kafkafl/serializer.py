@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,7 +16,7 @@ import msgspec
 
 from fedpost.compat.kafkafl.errors import SerializationError, serialization_errors
 from fedpost.compat.kafkafl.metadata import SerializationFormat, SerializationMetadata, split
-from fedpost.compat.kafkafl.operations import operation
+from fedpost.compat.kafkafl.operations import Operation, operation
 from fedpost.compat.kafkafl.package import (
     SECTION,
     PackageHeader,
@@ -178,7 +179,7 @@ class AdvancedSerializer:
             SerializationError: It is damaged (also an :class:`~fedpost.errors.IntegrityError`), over the limits (also
                 a :class:`~fedpost.errors.LimitError`), contradicts itself, or takes too long.
         """
-        with operation("deserialization", self._allowed, self._telemetry) as current:
+        with self.measured("deserialization") as current:
             frame = self._decode(serialized_package)
             current.ended("verifying", frame)
             header, _ = read_info(frame, self._limits)
@@ -212,12 +213,16 @@ class AdvancedSerializer:
                 table = SpecTable.of([spec.name for spec in specs], specs)
             return PackageInfo(header.metadata(), extra, () if table is None else tuple(table.rows()))
 
+    def measured(self, name: str) -> AbstractContextManager[Operation]:
+        """Time an operation as this serializer's own: it may take as long, and the same telemetry is told of it."""
+        return operation(name, self._allowed, self._telemetry)
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _serialize(
         self, data: Any, data_type: str, metadata: Mapping[str, Any] | None, *, join: bool
     ) -> tuple[Frame, SerializationMetadata, bytes]:
-        with operation("serialization", self._allowed, self._telemetry) as current:
+        with self.measured("serialization") as current:
             kind = data_type.value if isinstance(data_type, Enum) else data_type
             plain, container, arrays = encode(data, kind, self._pipeline, self._registry)
             current.ended("encoding", plain)

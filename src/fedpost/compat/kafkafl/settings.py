@@ -1,8 +1,7 @@
 """Settings, typed and checked in full: the eight keys of the serializer, and the six parts of the whole template.
 
 Rules: every key may be left out; an unknown one is an error that names the nearest. What an enabled setting needs and
-this version does not have is an error where somebody's privacy hangs on it; else it is logged as a warning, with what
-is done instead.
+this version does not have is an error, as somebody's privacy hangs on it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from fedpost.tensors import FORMATS
 
 __all__ = [
     "FORMAT_NAMES",
-    "INSTEAD",
     "NOT_BUILT",
     "CommunicationSettings",
     "KafkaSettings",
@@ -48,12 +46,8 @@ NOT_BUILT: Final = {
     "serialization.enable_encryption": "sealing",
     "security.encryption_enabled": "sealing",
     "privacy.differential_privacy_enabled": "differential privacy",
-    "communication.enable_differential_updates": "differential updates",
 }
 """What settings can ask for and this version does not have, by dotted key."""
-
-INSTEAD: Final = {"communication.enable_differential_updates": "every update is sent whole"}
-"""What is done in place of it where nobody's privacy hangs on it; the others are refused."""
 
 _MAX_SECONDS: Final = 1e9
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=_MAX_SECONDS)]
@@ -115,12 +109,12 @@ class SerializationSettings(_Part, frozen=True, kw_only=True):
 
 
 class CommunicationSettings(_Part, frozen=True, kw_only=True):
-    """How messages are sent; parsed here for the channel that sends them.
+    """How messages are sent; the first two are parsed here for the channel that sends them.
 
     Attributes:
         message_timeout: Milliseconds to wait for a message to be delivered.
         max_retries: How often a message is sent again.
-        enable_differential_updates: Send only what changed. Not in this version: every update is sent whole.
+        enable_differential_updates: Send only what changed: see :class:`DifferentialUpdateManager`.
         compression_threshold: The least change of a layer that is sent, relative to its norm.
     """
 
@@ -223,7 +217,6 @@ class Settings(_Part, frozen=True, kw_only=True):
             ("serialization.enable_encryption", self.serialization.enable_encryption),
             ("security.encryption_enabled", self.security.encryption_enabled),
             ("privacy.differential_privacy_enabled", self.privacy.differential_privacy_enabled),
-            ("communication.enable_differential_updates", self.communication.enable_differential_updates),
         )
         return {key: NOT_BUILT[key] for key, enabled in on if enabled}
 
@@ -238,9 +231,8 @@ class Settings(_Part, frozen=True, kw_only=True):
             MissingExtraError: The format needs an extra that is not installed.
         """
         for key, what in self.not_built().items():
-            if key not in INSTEAD:
-                hint = "Switch it off, and send nothing that needs it."
-                raise ConfigError(f"{what} is not available in this version", where=where(key), hint=hint)
+            hint = "Switch it off, and send nothing that needs it."
+            raise ConfigError(f"{what} is not available in this version", where=where(key), hint=hint)
         try:
             self.serialization.pipeline()
         except ConfigError as error:

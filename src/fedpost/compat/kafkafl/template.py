@@ -1,26 +1,24 @@
 """The whole configuration: a YAML or JSON file, or a mapping, made into :class:`Settings`.
 
 Rules: what is wrong is told with its line. Encryption and differential privacy that are switched on and cannot be had
-are refused here, before anything is sent; what else this version does not have is logged as a warning.
+are refused here, before anything is sent.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fedpost.compat.kafkafl.checking import typed
-from fedpost.compat.kafkafl.settings import INSTEAD, Settings
+from fedpost.compat.kafkafl.settings import Settings
 from fedpost.errors import ConfigError, MissingExtraError
 
 __all__ = ["load_settings"]
 
 _MAX_FILE: Final = 1 << 20
 _DEPTH: Final = 3
-_LOG: Final = logging.getLogger("fedpost.compat.kafkafl")
 
 
 def load_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Settings:
@@ -51,8 +49,6 @@ def load_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Sett
 def _checked(data: object, where: Callable[[str], str | None]) -> Settings:
     settings = typed(data, Settings, where)
     settings.check(where)
-    for key, what in settings.not_built().items():
-        _LOG.warning("%s: %s are not available in this version: %s", where(key), what, INSTEAD[key])
     return settings
 
 

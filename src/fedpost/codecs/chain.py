@@ -1,0 +1,190 @@
+"""Chains of stages: ``delta | uq(2) | rc``, and which stage may follow which.
+
+Rules: each stage takes something and gives something, and the next one takes that. ``delta`` before a lossy codec and
+``rc`` after a quantizer go without saying, so a chain is brought into its shortest form: ``delta | uq(2) | rc`` *is*
+``uq(2)``. The one form that is more than a single codec is a cast before another codec: :class:`Chain`.
+
+====================================  =============  =====================
+stage                                 takes          gives
+====================================  =============  =====================
+``cast``                              a model        a model
+``delta``                             a model        a change
+``uq``, ``auto``                      a change       symbols
+``topk``, ``stc``, ``eden``,          a change       coded bytes
+``int8``, ``int4``, ``sign``
+``rc``                                symbols        coded bytes
+``dense``                             a model        tensors as they are
+====================================  =============  =====================
+
+A chain ends wherever what was given can be sent: a model as it is, a change as its bits, symbols by ``rc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from fedpost.codecs.auto import Auto
+from fedpost.codecs.cast import Cast
+from fedpost.codecs.codec import Base, Capabilities, Codec, Encoding, Notes, Residual, capabilities_of, check_base
+from fedpost.codecs.delta import Delta
+from fedpost.codecs.dense import Dense
+from fedpost.codecs.lossy import Lossy
+from fedpost.codecs.patterns import ByPattern
+from fedpost.codecs.uq import Uq
+from fedpost.errors import ConfigError, DecodeError
+from fedpost.tensors import Array, TensorSource
+
+__all__ = ["Chain", "Kind", "Rc", "chain", "kinds"]
+
+_MOST: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rc:
+    """The row × column coder, a stage: what a quantizer's symbols are coded by; it goes without saying."""
+
+    def __str__(self) -> str:
+        return "rc"
+
+
+class Kind(StrEnum):
+    """What goes from stage to stage."""
+
+    MODEL = "a model"
+    CHANGE = "a change"
+    SYMBOLS = "symbols"
+    CODED = "coded bytes"
+    SENT = "tensors as they are sent"
+
+
+def kinds(stage: Codec | Rc) -> tuple[Kind, Kind]:
+    """What a stage takes, and what it gives. A codec that is not fedpost's own takes a model and is the last."""
+    match stage:
+        case Rc():
+            return Kind.SYMBOLS, Kind.CODED
+        case Cast():
+            return Kind.MODEL, Kind.MODEL
+        case Delta():
+            return Kind.MODEL, Kind.CHANGE
+        case Uq() | Auto():
+            return Kind.CHANGE, Kind.SYMBOLS
+        case Lossy():
+            return Kind.CHANGE, Kind.CODED
+    return Kind.MODEL, Kind.SENT
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A model in a narrower type, and then another codec, which sees nothing else: also the base is cast.
+
+    Law: that of the codec, of the narrow values; then they are widened. The base's digest is that of the base as it
+    was. Notes: ``base``, where one is needed; ``widen``, as of the cast; ``notes``, those of the codec.
+
+    Attributes:
+        first: Rounds the values.
+        then: Any codec but a cast, a mapping of patterns, or one that keeps account of all that is lost.
+    """
+
+    first: Cast
+    then: Codec
+
+    def __post_init__(self) -> None:
+        if isinstance(self.then, Cast):
+            raise _misfit(self.first, self.then, "the model is cast already", "One cast is enough.")
+        if isinstance(self.then, Chain | ByPattern):
+            why = f"{self.then} is a codec of its own, not a stage"
+            raise _misfit(self.first, self.then, why, "Write the stages into it.")
+        if capabilities_of(self.then).stateful:
+            why = f"{self.then} keeps account of what is lost, and {self.first} would lose more without telling it"
+            raise _misfit(self.first, self.then, why, f"Write {self.then} alone.")
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the codec does."""
+        return self.then.needs_base
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As of a cast: nothing is promised."""
+        return Capabilities(needs_base=self.needs_base)
+
+    def encode(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base | None = None,
+        residual: Residual | None = None,  # noqa: ARG002 - no account is kept
+    ) -> Encoding:
+        """Cast the tensors and the base, and let the codec do its work.
+
+        Raises:
+            ConfigError: It needs a base and there is none.
+            EncodeError: A value is too large for the narrower type, or cannot be coded.
+        """
+        narrow, notes, _ = self.first.encode(tensors)
+        out, inner, _ = self.then.encode(narrow, self._cast(base))
+        told = {"base": base.digest} if base is not None and self.needs_base else {}
+        rest = {name: note for name, note in inner.items() if name not in told}
+        return Encoding(out, {**told, **notes, "notes": rest})
+
+    def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
+        """Undo the codec with the base cast in the same way, and widen.
+
+        Raises:
+            DecodeError: There is no base, it is another than the sender's, or the notes do not fit the tensors.
+        """
+        inner: Any = notes.get("notes")
+        if not isinstance(inner, dict):
+            raise DecodeError("its notes do not fit the tensors", where=f"update codec {self}")
+        if self.needs_base:
+            base = check_base(notes, base, str(self))
+            inner = {**inner, "base": base.digest}
+        return self.first.decode(self.then.decode(source, inner, self._cast(base)), notes)
+
+    def _cast(self, base: Base | None) -> Base | None:
+        return None if base is None else Base(base.digest, self.first.narrowed(base.tensors))
+
+    def __str__(self) -> str:
+        return f"{self.first} | {self.then}"
+
+
+def chain(*stages: Codec | Rc) -> Codec:
+    """The codec that stages make, in its shortest form.
+
+    Raises:
+        ConfigError: There is no stage, there are too many, or two of them do not fit; it says which and why.
+    """
+    if not stages:
+        raise ConfigError("an update codec has at least one stage", hint="Write dense to send tensors as they are.")
+    if len(stages) > _MOST:
+        raise ConfigError(f"an update codec of {len(stages)} stages", hint=f"{_MOST} are allowed.")
+    casts: list[Cast] = []
+    codec: Codec = Dense()
+    before: Codec | Rc | None = None
+    given = Kind.MODEL
+    for stage in stages:
+        if isinstance(stage, Chain | ByPattern) and len(stages) > 1:
+            one, two = (before, stage) if before else (stage, stages[1])
+            raise _misfit(one, two, f"{stage} is a codec of its own, not a stage", "Write the stages into it.")
+        takes, gives = kinds(stage)
+        if takes != given and (takes, given) != (Kind.CHANGE, Kind.MODEL):  # a delta goes without saying
+            raise _misfit(before, stage, None if before else f"{stage} takes {takes}, and nothing before it gives that")
+        if isinstance(stage, Cast):
+            if casts:
+                raise _misfit(casts[0], stage, "the model is cast already", "One cast is enough.")
+            casts.append(stage)
+        elif not isinstance(stage, Rc):
+            codec = stage
+        before, given = stage, gives
+    if not casts:
+        return codec
+    return casts[0] if isinstance(codec, Dense) else Chain(casts[0], codec)
+
+
+def _misfit(one: Codec | Rc | None, two: Codec | Rc, why: str | None = None, hint: str | None = None) -> ConfigError:
+    pair = str(two) if one is None else f"{one} | {two}"
+    if why is None and one is not None:
+        why = f"{one} gives {kinds(one)[1]}, but {two} takes {kinds(two)[0]}"
+    return ConfigError(f"{pair[:200]!r} does not fit: {(why or '')[:400]}", hint=hint)
