@@ -35,7 +35,7 @@ format: $(VENV)/.check  ## Put the code into shape
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare $(VENV)/.weights $(VENV)/.dataset  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
+bench: $(VENV)/.bench $(VENV)/.torch $(VENV)/.nvflare $(VENV)/.weights $(VENV)/.coders $(VENV)/.dataset  ## Measure beside the peers; writes benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 fashion-table: $(VENV)/.bench $(VENV)/.torch $(VENV)/.coders $(VENV)/.dataset  ## Accuracy beside bytes of every codec, five seeds; goes on where it was; writes docs/fashion-table.md

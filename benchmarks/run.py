@@ -34,6 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 _LIBRARIES = (
     *("numpy", "blake3", "xxhash", "crc32c", "msgspec", "protobuf", "zstandard", "lz4"),
     *("safetensors", "flwr", "nvflare", "pyarrow", "msgpack", "msgpack-numpy", "zipnn"),
+    *("nncodec", "pysz"),
 )
 
 
