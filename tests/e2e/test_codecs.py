@@ -89,3 +89,106 @@ def test_inspecting_and_converting_an_update_without_its_base(workspace):
     assert converted.wait() != 0
     assert "base" in converted.err
     assert "Traceback" not in converted.err
+
+
+# ── both ways ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def down(run, **labels):
+    """Bytes of the model that were sent to sites."""
+    rows = [row for row in run.transfers(direction="down", **labels) if "tensor" in row]
+    return sum(row["stored"] for row in rows)
+
+
+def test_eight_sites_with_uq_both_ways_learn_as_well_from_a_tenth_of_the_bytes_down(workspace):
+    dense = digits(workspace)
+    lossy = digits(workspace, "update=uq(2)")
+    assert abs(accuracy(dense) - accuracy(lossy)) < 0.03
+    assert up(lossy)[0] * 20 < RAW
+    assert down(dense) == 20 * 8 * RAW
+    first = down(lossy, round=1)
+    assert first < 8 * RAW, "snapshots"
+    assert (down(lossy) - first) * 10 < 19 * 8 * RAW
+    everything = sum(row["stored"] for row in lossy.transfers(direction="down") if row.get("round", 0) > 1)
+    assert everything * 8 < 19 * 8 * RAW, "with headers and all"
+    assert not lossy.events("model_resent")
+    assert not lossy.events("result_refused")
+    assert not lossy.events("message_refused")
+
+
+@pytest.fixture
+def apart(workspace, tmp_path):
+    """A server and its sites, each a process of its own, that meet in a folder."""
+    url = (tmp_path / "shared").as_uri()
+    (tmp_path / "shared").mkdir()
+
+    def start(command, *arguments):
+        return workspace.start(command, "run.yaml", "--transport", url, *arguments)
+
+    workspace.server = lambda: start("server")
+    workspace.client = lambda site, *more: start("client", "--site", site, "--model", f"{site}.fedwt", *more)
+    return workspace
+
+
+def same_model(space, run, *sites):
+    """What sites were given at the end is the server's model, to the bit."""
+    here = fedpost.load_tensors(run.folder / "model.fedwt")
+    for site in sites:
+        there = fedpost.load_tensors(space.folder / f"{site}.fedwt")
+        assert {name: array.tobytes() for name, array in there.items()} == {n: a.tobytes() for n, a in here.items()}
+
+
+def test_a_site_that_comes_late_gets_a_snapshot_and_ends_with_the_same_bits(apart):
+    apart.configure(
+        "steering",
+        sites=["early", "late"],
+        rounds=4,
+        update="uq(2)",
+        strategy={"min_available_clients": 1},
+        options={"hold": {"early": [2]}},
+    )
+    commands = [apart.server(), apart.client("early")]
+    apart.wait_mark("early.round-2")
+    commands.append(apart.client("late"))
+    run = apart.current()
+    apart.wait_event(run, "site_joined", site="late")
+    apart.open_gate()
+    for command in commands:
+        command.ok()
+    assert run.sites() == [0, 1, 1, 2, 2]
+    raw = 300 * 100 * 4
+    assert down(run, site="late", round=3) > raw / 2
+    assert 0 < down(run, site="late", round=4) < raw / 10
+    assert 0 < down(run, site="early", round=3) < raw / 10
+    same_model(apart, run, "early", "late")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_site_that_is_killed_and_started_again_goes_on_where_it_was_if_it_keeps_its_state(apart, until, keeps):
+    apart.configure(
+        "steering",
+        sites=["a", "b"],
+        rounds=4,
+        update="uq(2)",
+        strategy={"min_fit_clients": 1, "min_available_clients": 2},
+        options={"hold": {"b": [3], "a": [3]}},
+    )
+    state = ["--state", "state-of-b"] if keeps else []
+    commands = [apart.server(), apart.client("a")]
+    dying = apart.client("b", *state)
+    apart.wait_mark("b.round-3")
+    apart.wait_mark("a.round-3")
+    dying.kill()
+    run = apart.current()
+    again = apart.client("b", *state)
+    until(lambda: len(run.events("site_joined", site="b")) == 2, "the second start's registration")
+    apart.open_gate()
+    for command in [*commands, again]:
+        command.ok()
+    assert run.sites() == [0, 2, 2, 1, 2]
+    raw = 300 * 100 * 4
+    assert (down(run, site="b", round=4) < raw / 10) is keeps
+    assert len(run.events("model_resent", site="b")) == (0 if keeps else 1)
+    same_model(apart, run, "a", "b")
+    if keeps:
+        assert sorted(path.name for path in (apart.folder / "state-of-b").iterdir()) == ["b.site", "model.version"]

@@ -1,6 +1,6 @@
 """Error feedback over a medium that loses, doubles and reorders: both sides always agree on what was sent.
 
-The rules of server and site are those of ``federation/exchange.py`` and ``federation/host.py``; updates, accounts and
+The rules of server and site are those of ``federation/inbox.py`` and ``federation/host.py``; updates, accounts and
 bases are the real ones, without a transport.
 """
 
@@ -163,11 +163,11 @@ class Federation(RuleBasedStateMachine):
         old = base.tensors.arrays()
         step = values(self.chance, 0.1)
         new = {name: old[name] + step[name] for name in SHAPES}
-        site.account = site.account.settled(command.acknowledged)
+        site.account = site.account.settled(command.acknowledged, command.place[0])
         before = site.account
         frame, lost = self.up.encode_update(new, base=base, residual=site.account.residual)
         site.account = site.account.booked(command.place, lost)
-        assert site.account.settled(None) == before, "an update that is rolled back changed something"
+        assert site.account.settled(before.last) == before, "an update that is rolled back changed something"
         site.lost[command.place] = lost
         site.changes[command.place] = {name: new[name].astype(float) - old[name] for name in SHAPES}
         self.medium.append(Result(command.site, site.session, command.place, bytes(frame)))

@@ -1,7 +1,8 @@
 """A process that hosts sites: it registers them, runs their clients on the server's commands, and answers.
 
 Rules: a command is acknowledged after its answer was sent; a fault in the user's code becomes an error report and the
-process goes on; what is not agreed with the server is never sent.
+process goes on; what is not agreed with the server is never sent; what an update lost is booked, and on disk where
+states are kept, before the update is sent.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final, SupportsIndex, TypeVar
 
-from fedpost.codecs import Base, Dense
+from fedpost.codecs import Base
 from fedpost.errors import EncodeError, ProtocolError, RemoteError, RunError
-from fedpost.federation.account import Account
+from fedpost.federation.account import Place
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.client import AnyClient, Client, as_client
+from fedpost.federation.models import Model, Models, parameters_of
+from fedpost.federation.pipelines import result_pipeline
+from fedpost.federation.state import SiteState, StateFolder
 from fedpost.federation.types import EvaluateIns, FitIns, Metrics, Parameters, plain_metrics
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.pipeline import Pipeline
 from fedpost.protocol import (
     AggregationResult,
     Agreement,
@@ -49,7 +53,7 @@ from fedpost.protocol import (
 from fedpost.telemetry import Telemetry
 from fedpost.transports import Endpoint
 
-__all__ = ["SERVER", "SiteHost", "result_pipeline"]
+__all__ = ["SERVER", "SiteHost"]
 
 SERVER: Final = "server"
 """The server's name and address."""
@@ -67,10 +71,9 @@ class _Site:
     session_id: str
     session: Session = field(default_factory=Session)
     agreement: Agreement | None = None
+    state: SiteState = field(default_factory=SiteState)
     run: str = ""
     client: Client | None = None
-    account: Account = field(default_factory=Account)
-    trained: tuple[int, int] = (0, 0)
     register_at: float = 0.0
     register_pause: float = _REGISTER_AGAIN
 
@@ -102,6 +105,7 @@ class SiteHost:
         telemetry: Where refusals are recorded.
         limits: The budget for what is received.
         on_model: Takes each site's final model; without it none is asked for.
+        state: A folder of these sites' own, where they keep what they need to go on after a restart; None for nowhere.
     """
 
     def __init__(
@@ -112,12 +116,17 @@ class SiteHost:
         *,
         limits: Limits = DEFAULT_LIMITS,
         on_model: Callable[[str, Parameters], None] | None = None,
+        state: Path | None = None,
     ) -> None:
         self._channel = Channel(endpoint, frozenset(sites), telemetry, limits)
         self._limits = limits
         self._on_model = on_model
         self._end: RunEnd | None = None
-        self._sites = {name: _Site(name, make, uuid.uuid4().hex) for name, make in sites.items()}
+        self._folder: Final = StateFolder(state, limits)
+        self._models: Final = Models(self._folder, limits)
+        self._sites = {
+            name: _Site(name, make, uuid.uuid4().hex, state=self._folder.state(name)) for name, make in sites.items()
+        }
         self._handlers: Final[dict[MessageType, Callable[[_Site, Message], None]]] = {
             MessageType.REGISTRATION_REPLY: self._on_reply,
             MessageType.TRAINING_COMMAND: self._on_train,
@@ -166,6 +175,8 @@ class SiteHost:
             offer=own_offer(),
             wants_model=self._on_model is not None,
             version=own_version,
+            account=site.state.ident,
+            holds=self._models.digests,
         )
 
     def _dispatch(self, received: Received) -> None:
@@ -197,23 +208,25 @@ class SiteHost:
             reply.agreement.pipeline(payload)
         if site.session.state is SessionState.REGISTERING:
             site.session = site.session.step(MessageType.REGISTRATION_REPLY)
-        if message.envelope.run != site.run:  # another run's rounds are numbered as this one's
-            site.account, site.trained = Account(), (0, 0)
+        if message.envelope.run != site.state.run:  # another run's rounds are numbered as this one's
+            site.state = SiteState(site.state.ident, message.envelope.run)
         site.agreement = reply.agreement
         site.run = message.envelope.run
 
     def _on_train(self, site: _Site, message: Message) -> None:
         command = _body(message, TrainingCommand)
         place = (message.envelope.round, message.envelope.attempt)
-        if place < site.trained:
-            # Nobody waits for its answer, and what it says was acknowledged is out of date.
-            _log.info("%s: dropped a %s that later ones overtook", site.name, message.envelope.type)
+        pending = site.state.account.pending
+        if place < site.state.trained or (pending is not None and pending[0] == place):
+            # Nobody waits for its answer and what it says was acknowledged is out of date, or it was answered already:
+            # another update under the same place would be taken for the one that was booked.
+            _log.info("%s: dropped a %s that was overtaken", site.name, message.envelope.type)
             return
-        site.trained = place
-        self._work(site, message, lambda watch: self._train(site, message, command, watch))
+        site.state = replace(site.state, trained=place)
+        self._work(site, message, lambda model, watch: self._train(site, place, command, model, watch))
 
     def _train(
-        self, site: _Site, message: Message, command: TrainingCommand, watch: _Stopwatch
+        self, site: _Site, place: Place, command: TrainingCommand, model: Model, watch: _Stopwatch
     ) -> tuple[Body, Frame | None]:
         client = site.ready_client()
         pipeline = result_pipeline(_agreed(site), initialize=command.initialize)
@@ -221,19 +234,17 @@ class SiteHost:
         if command.initialize:
             parameters, examples, metrics = client.get_parameters(command.config), 0, Metrics()
         else:
-            source = message.tensors(limits=self._limits)
             if pipeline.update.needs_base:
-                base = Base.of(source.arrays())
-                source = base.tensors
-            ins = FitIns(Parameters(source), command.config)
+                model = base = model if isinstance(model, Base) else Base.of(parameters_of(model).arrays())
+            ins = FitIns(parameters_of(model), command.config)
             watch.lap("decode")
             result = client.fit(ins)
             parameters, examples, metrics = result.parameters, result.num_examples, result.metrics
         watch.lap("train")
-        site.account = site.account.settled(command.acknowledged)
-        frame, lost = pipeline.encode_update(parameters.arrays(), base=base, residual=site.account.residual)
-        if lost:
-            site.account = site.account.booked((message.envelope.round, message.envelope.attempt), lost)
+        account = site.state.account.settled(command.acknowledged, place[0])
+        frame, lost = pipeline.encode_update(parameters.arrays(), base=base, residual=account.residual)
+        site.state = replace(site.state, account=account.booked(place, lost) if lost else account)
+        self._folder.keep(site.name, site.state)
         watch.lap("encode")
         return WeightUpdate(
             num_examples=_count(examples), metrics=plain_metrics(metrics, "metric"), seconds=watch.seconds
@@ -242,8 +253,8 @@ class SiteHost:
     def _on_evaluate(self, site: _Site, message: Message) -> None:
         command = _body(message, EvaluationCommand)
 
-        def work(watch: _Stopwatch) -> tuple[Body, Frame | None]:
-            ins = EvaluateIns(Parameters(message.tensors(limits=self._limits)), command.config)
+        def work(model: Model, watch: _Stopwatch) -> tuple[Body, Frame | None]:
+            ins = EvaluateIns(parameters_of(model), command.config)
             watch.lap("decode")
             res = site.ready_client().evaluate(ins)
             watch.lap("evaluate")
@@ -255,16 +266,25 @@ class SiteHost:
 
         self._work(site, message, work)
 
-    def _work(self, site: _Site, message: Message, work: Callable[[_Stopwatch], tuple[Body, Frame | None]]) -> None:
+    def _work(
+        self, site: _Site, message: Message, work: Callable[[Model, _Stopwatch], tuple[Body, Frame | None]]
+    ) -> None:
         """Do what a command says and answer it, with an error report if it fails."""
         site.session = site.session.step(message.envelope.type)
+        kind = "failed" if getattr(message.body, "model", None) is None else "unknown_model"
         try:
-            body, tensors = work(_Stopwatch())
+            watch = _Stopwatch()
+            model = self._models.take(message, site.agreement)
+            kind = "failed"
+            body, tensors = work(model, watch)
             answer = self._message(site, body, tensors, answering=message.envelope)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the site's answer
-            _log.exception("%s: %s failed", site.name, message.envelope.type)
+            if kind == "failed":
+                _log.exception("%s: %s failed", site.name, message.envelope.type)
+            else:
+                _log.warning("%s: asks for the whole model: %s", site.name, error)
             text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
-            body = ErrorReport(reason=text[:4096])
+            body = ErrorReport(reason=text[:4096], kind=kind)
             answer = self._message(site, body, answering=message.envelope)
         site.session = site.session.step(type_of(body))
         self._channel.send(SERVER, answer)
@@ -272,11 +292,11 @@ class SiteHost:
     def _on_final_model(self, site: _Site, message: Message) -> None:
         _body(message, AggregationResult)
         if self._on_model is not None:
-            self._on_model(site.name, Parameters(message.tensors(limits=self._limits)))
+            self._on_model(site.name, parameters_of(self._models.take(message, site.agreement)))
 
     def _on_health_check(self, site: _Site, message: Message) -> None:
         _body(message, HealthCheck)
-        self._send(site, StatusUpdate(state="ready"), answering=message.envelope)
+        self._send(site, StatusUpdate(state="ready", holds=self._models.digests), answering=message.envelope)
 
     def _on_end(self, site: _Site, message: Message) -> None:
         site.session = site.session.step(MessageType.RUN_END)
@@ -315,12 +335,6 @@ def _count(examples: SupportsIndex) -> int:
     if count < 0:
         raise EncodeError(f"the number of examples is {count}")
     return count
-
-
-def result_pipeline(agreement: Agreement, *, initialize: bool) -> Pipeline:
-    """How a site encodes its result: as was agreed; initial parameters, which are relative to nothing, as they are."""
-    pipeline = agreement.pipeline("FitRes")
-    return replace(pipeline, update=Dense()) if initialize and pipeline.update.needs_base else pipeline
 
 
 def _agreed(site: _Site) -> Agreement:

@@ -1,35 +1,34 @@
-"""What the server sends: each message one step of its site's session, tensors encoded once for all who get the same."""
+"""What the server sends: each message one step of its site's session, its bytes recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from fedpost.codecs import Base
 from fedpost.errors import ProtocolError
 from fedpost.federation.channel import Channel
+from fedpost.federation.downlink import Downlink, Load, Sizes
 from fedpost.federation.host import SERVER
 from fedpost.federation.peers import Peer
 from fedpost.federation.types import Parameters
-from fedpost.frame import Frame
-from fedpost.pipeline import decode_tensors, tensor_sizes
-from fedpost.protocol import Body, Envelope, MessageType, address_message, type_of
+from fedpost.pipeline import Pipeline
+from fedpost.protocol import (
+    AggregationResult,
+    Body,
+    Envelope,
+    EvaluationCommand,
+    MessageType,
+    TrainingCommand,
+    address_message,
+    type_of,
+)
 from fedpost.telemetry import Telemetry
 
-__all__ = ["Outbox", "Sizes", "record_bytes"]
+__all__ = ["Outbox", "record_bytes"]
 
-Sizes = Mapping[str, tuple[int, int]]
-"""Raw and stored bytes of each tensor of a message."""
-
-
-@dataclass(slots=True)
-class _Encoded:
-    """Tensors as they are sent, and as those who get them decode them, once that is asked for."""
-
-    frame: Frame
-    sizes: Sizes
-    base: Base | None = None
+_NO_MODEL: Final = Load(None, {})
 
 
 class Outbox:
@@ -38,30 +37,42 @@ class Outbox:
     Args:
         channel: The way out.
         run: The run's id.
+        pipeline: How the server wants to encode models for training.
         lifetime: Seconds after which a round's command has lost its use.
         telemetry: Where bytes and times are recorded.
     """
 
-    def __init__(self, channel: Channel, run: str, lifetime: float, telemetry: Telemetry) -> None:
+    def __init__(self, channel: Channel, run: str, pipeline: Pipeline, lifetime: float, telemetry: Telemetry) -> None:
         self._channel: Final = channel
         self._run: Final = run
         self._lifetime: Final = lifetime
         self._telemetry: Final = telemetry
-        self._parameters: Parameters | None = None
-        self._encoded: dict[str, _Encoded] = {}
-        self._sent: dict[str, _Encoded] = {}
+        self._downlink: Final = Downlink(pipeline, telemetry)
+        self._sent: dict[str, Load] = {}
+
+    def publish(self, parameters: Parameters, number: int) -> Parameters:
+        """Make a model the newest version; return it as every site will have it."""
+        return self._downlink.publish(parameters, number)
 
     def send(
-        self, peer: Peer, body: Body, parameters: Parameters | None = None, *, number: int = 0, attempt: int = 0
+        self,
+        peer: Peer,
+        body: Body,
+        parameters: Parameters | None = None,
+        *,
+        number: int = 0,
+        attempt: int = 0,
+        because: str = "",
     ) -> None:
         """Send a message to a site and record its bytes.
 
         Args:
             peer: The site.
             body: What is said.
-            parameters: Tensors to send along, encoded as was agreed with the site.
+            parameters: The model that it is about; it travels as was agreed with the site, as far as that lacks it.
             number: The round's number, or 0 outside rounds.
             attempt: The attempt at it.
+            because: Why the site is sent a model once more.
 
         Raises:
             ProtocolError: The session does not allow it now.
@@ -69,7 +80,9 @@ class Outbox:
         """
         kind = type_of(body)
         telemetry = self._telemetry.labelled(round=number, site=peer.name)
-        frame, sizes = (None, {}) if parameters is None else self._encode(peer, kind, parameters, number)
+        load = _NO_MODEL if parameters is None else self._downlink.load(peer, kind, parameters, number)
+        if load.model is not None and isinstance(body, TrainingCommand | EvaluationCommand | AggregationResult):
+            body = msgspec.structs.replace(body, model=load.model, packets=list(load.packets))
         envelope = Envelope.new(
             kind,
             sender=SERVER,
@@ -81,42 +94,34 @@ class Outbox:
         )
         stepped = peer.session.step(kind)
         with telemetry.span("send"):
-            nbytes = self._channel.send(peer.address, address_message(envelope, body, frame))
+            nbytes = self._channel.send(peer.address, address_message(envelope, body, load.frame))
         peer.session = stepped  # only what was sent has happened
-        record_bytes(telemetry, "down", kind, sizes, nbytes)
+        if parameters is not None:
+            self._sent[peer.name] = load
+            peer.served = peer.served or load.model is not None
+        if load.resent:
+            telemetry.event("model_resent", {"reason": because or load.resent})
+        record_bytes(telemetry, "down", kind, load.sizes, nbytes)
+
+    def sent(self, peer: Peer) -> Load:
+        """What a site was sent last of a model, in this round."""
+        return self._sent.get(peer.name, _NO_MODEL)
 
     def base(self, peer: Peer) -> Base:
-        """The tensors that a site was sent last, as it decodes them: what its update is relative to.
+        """The model that a site was sent last, as it has it: what its update is relative to.
 
         Raises:
             ProtocolError: It was sent none.
         """
-        if peer.name not in self._sent:
-            raise ProtocolError(f"{peer.name} was sent nothing that an update could be relative to")
-        sent = self._sent[peer.name]
-        if sent.base is None:
-            sent.base = Base.of(decode_tensors(sent.frame).arrays())
-        return sent.base
+        try:
+            return self.sent(peer).base
+        except ProtocolError as error:
+            raise ProtocolError(f"{peer.name}: {error.what}") from error
 
     def forget(self) -> None:
-        """Let go of the tensors that were encoded last."""
-        self._parameters, self._encoded, self._sent = None, {}, {}
-
-    def _encode(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> tuple[Frame, Sizes]:
-        if peer.agreement is None:
-            raise ProtocolError(f"nothing was agreed with {peer.name}")
-        pipeline = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
-        if self._parameters is not parameters:
-            self._parameters, self._encoded = parameters, {}
-        key = f"{pipeline} {pipeline.checksum}"
-        if key not in self._encoded:
-            with self._telemetry.labelled(round=number).span("encode"):
-                frame = pipeline.encode(parameters.arrays())
-            self._encoded[key] = _Encoded(frame, tensor_sizes(frame))
-        encoded = self._encoded[key]
-        if kind is MessageType.TRAINING_COMMAND and peer.agreement.pipeline("FitRes").update.needs_base:
-            self._sent[peer.name] = encoded
-        return encoded.frame, encoded.sizes
+        """Let go of what was sent in this round."""
+        self._sent = {}
+        self._downlink.forget()
 
 
 def record_bytes(

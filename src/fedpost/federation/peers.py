@@ -23,7 +23,11 @@ class Peer:
         session_id: Of its latest start.
         session: Where its session stands.
         agreement: How its tensors are encoded, or None when it was refused.
-        counted: Round and attempt of its last update that counted.
+        account: Names its account of what its updates lost; it may outlive a session.
+        counted: Round and attempt of its last update that counted, by that account.
+        holds: The versions of the model that it is known to have: it said so, or has answered a command that brought
+            one.
+        served: Whether it was ever sent a version.
         wants_model: Whether it asked for the final model.
     """
 
@@ -33,7 +37,10 @@ class Peer:
     wants_model: bool
     session: Session = field(default_factory=Session)
     agreement: Agreement | None = None
+    account: str = ""
     counted: tuple[int, int] | None = None
+    holds: tuple[bytes, ...] = ()
+    served: bool = False
 
     @property
     def available(self) -> bool:

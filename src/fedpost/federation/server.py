@@ -14,7 +14,8 @@ from typing import Final, Literal
 
 from fedpost.errors import ConfigError, RunError
 from fedpost.federation.aggregation import Spool
-from fedpost.federation.exchange import Asked, Exchange
+from fedpost.federation.exchange import Exchange
+from fedpost.federation.inbox import Asked
 from fedpost.federation.strategies import Failure, Strategy
 from fedpost.federation.types import ClientProxy, EvaluateRes, FitIns, FitRes, Metrics, Parameters, plain_metrics
 from fedpost.frame import DEFAULT_LIMITS, Limits
@@ -193,10 +194,11 @@ class Server:
         for spec in parameters.specs:
             if not is_number(spec.dtype):
                 raise ConfigError(f"its element type {spec.dtype} cannot be averaged", where=f"tensor {spec.name!r}")
-        self._parameters = parameters
+        number = len(self._history)
+        self._parameters = self._sites.publish(parameters, number)
         with self._telemetry.span("save"):
-            metadata = {"run": self._settings.run, "name": self._settings.name, "round": len(self._history)}
-            save_tensors(self._settings.folder / "model.fedwt", parameters.arrays(), metadata=metadata)
+            metadata = {"run": self._settings.run, "name": self._settings.name, "round": number}
+            save_tensors(self._settings.folder / "model.fedwt", self._parameters.arrays(), metadata=metadata)
 
     def _run_round(self, number: int) -> None:
         start = time.monotonic()

@@ -1,8 +1,10 @@
 """What peers say to each other, as tables and typed values without I/O."""
 
 from fedpost.protocol.messages import (
+    MAX_PACKETS,
     AggregationResult,
     Body,
+    Digest,
     Envelope,
     ErrorReport,
     EvaluationCommand,
@@ -25,10 +27,12 @@ from fedpost.protocol.negotiation import PAYLOADS, Agreement, Offer, agree, own_
 from fedpost.protocol.session import Session, SessionState
 
 __all__ = [
+    "MAX_PACKETS",
     "PAYLOADS",
     "AggregationResult",
     "Agreement",
     "Body",
+    "Digest",
     "Envelope",
     "ErrorReport",
     "EvaluationCommand",

@@ -17,14 +17,17 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from fedpost.codecs import Base
+from fedpost.errors import ProtocolError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.pipeline import decode_tensors
 from fedpost.protocol.negotiation import Agreement, Offer
 from fedpost.tensors import TensorSource
 
 __all__ = [
+    "MAX_PACKETS",
     "AggregationResult",
     "Body",
+    "Digest",
     "Envelope",
     "ErrorReport",
     "EvaluationCommand",
@@ -49,6 +52,7 @@ __all__ = [
 Scalar = bool | int | float | str | bytes
 """What configurations and metrics hold."""
 
+_PIPELINE: Final = "pipeline"
 _SCALARS: Final = (bool, int, float, str, bytes)
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
@@ -57,6 +61,14 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 _Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,128}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+
+Digest = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+"""What a model is known by: the digest of a :class:`fedpost.codecs.Base`."""
+
+MAX_PACKETS: Final = 256
+"""Packets that a message may bring; a site that is further behind gets a snapshot."""
+
+_Holds = Annotated[list[Digest], msgspec.Meta(max_length=2)]
 
 
 class _Scalars(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,6 +79,28 @@ class _Scalars(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             for name, value in getattr(self, field, {}).items():
                 if type(value) not in _SCALARS:
                     raise ValueError(f"{field} {name!r} is {type(value).__name__}, not bool, int, float, str or bytes")
+
+
+class _OfModel(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body of a message that brings a model, in one of four ways.
+
+    With ``packets`` the segments of the frame are packets, each a whole frame: the first changes the first of these
+    bases into the second, the last one changes the last base into ``model``. With ``model`` alone the tensors that come
+    along are all of it (a snapshot), or, when none do, the site has it already. Without ``model`` the tensors are those
+    of no version that anybody refers to again.
+
+    Attributes:
+        model: The model's digest, or None.
+        packets: The digests of the packets' bases.
+    """
+
+    model: Digest | None = None
+    packets: Annotated[list[Digest], msgspec.Meta(max_length=MAX_PACKETS)] = []
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.packets and self.model is None:
+            raise ValueError("packets that lead to no model")
 
 
 class MessageType(StrEnum):
@@ -165,6 +199,9 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         offer: What the site understands.
         wants_model: Whether the final model shall be sent.
         version: The site's fedpost.
+        account: Names the account of what the site's updates lost: who has it still after a restart says the same.
+            Empty where none outlives the session.
+        holds: The models that the site has, so that it can be sent what changed.
     """
 
     address: Name
@@ -172,6 +209,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     offer: Offer
     wants_model: bool = False
     version: _Text = ""
+    account: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,128}\Z")] = ""
+    holds: _Holds = []
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,8 +227,8 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     reason: _Text = ""
 
 
-class TrainingCommand(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Train the model that comes with this message (FitIns), or send the initial one.
+class TrainingCommand(_OfModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Train a model (FitIns), or send the initial one.
 
     Attributes:
         config: The strategy's settings for the site.
@@ -216,8 +255,8 @@ class WeightUpdate(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: dict[str, float] = {}
 
 
-class EvaluationCommand(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Evaluate the model that comes with this message (EvaluateIns).
+class EvaluationCommand(_OfModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Evaluate a model (EvaluateIns).
 
     Attributes:
         config: The strategy's settings for the site.
@@ -242,8 +281,8 @@ class EvaluationResult(_Scalars, frozen=True, kw_only=True, forbid_unknown_field
     seconds: dict[str, float] = {}
 
 
-class AggregationResult(_Scalars, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The final model, for a site that asked for it; its tensors come with this message.
+class AggregationResult(_OfModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The final model, for a site that asked for it.
 
     Attributes:
         metrics: What the server measured of it.
@@ -257,9 +296,11 @@ class StatusUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         state: ``ready``, or ``leaving`` for good.
+        holds: The models that the site has.
     """
 
     state: Annotated[str, msgspec.Meta(pattern=r"^(ready|leaving)\Z")]
+    holds: _Holds = []
 
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -271,9 +312,12 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         reason: What went wrong, in a line.
+        kind: ``failed``, or ``unknown_model`` when the model could not be had from what came: the site does not hold
+            what it is relative to.
     """
 
     reason: _Text
+    kind: Annotated[str, msgspec.Meta(pattern=r"^(failed|unknown_model)\Z")] = "failed"
 
 
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -339,6 +383,24 @@ class Message:
             DecodeError: None did, or they are impossible.
         """
         return decode_tensors(self.frame, limits=limits, base=base)
+
+    @property
+    def brings_tensors(self) -> bool:
+        """Whether tensors came along."""
+        return _PIPELINE in self.frame.section_names
+
+    def packets(self) -> list[memoryview]:
+        """The packets that came along, each the bytes of a frame that is still to be checked.
+
+        Raises:
+            ProtocolError: They are not as many as the body says, or not as they were made.
+        """
+        said: list[bytes] = getattr(self.body, "packets", [])
+        if len(self.frame) != len(said) or self.brings_tensors:
+            raise ProtocolError(f"{len(said)} packets were announced, the frame has {len(self.frame)} segments")
+        if any(self.frame.coding(index) != "none" for index in range(len(said))):
+            raise ProtocolError("a packet that is compressed once more")
+        return [self.frame.segment(index) for index in range(len(said))]
 
 
 def type_of(body: Body) -> MessageType:

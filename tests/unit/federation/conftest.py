@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from fedpost.blobs import MemoryBlobStore
+from fedpost.codecs import Base
 from fedpost.federation import FedAvg, RunResult, Server, ServerSettings, SiteHost, Strategy
 from fedpost.federation.client import AnyClient
+from fedpost.federation.pipelines import offered
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
-from fedpost.pipeline import Pipeline
+from fedpost.pipeline import Pipeline, decode_tensors
 from fedpost.protocol import (
+    Agreement,
     Body,
     Envelope,
     EvaluationResult,
@@ -26,6 +29,9 @@ from fedpost.protocol import (
     MessageType,
     Offer,
     Registration,
+    RegistrationReply,
+    RunEnd,
+    TrainingCommand,
     WeightUpdate,
     address_message,
     decode_message,
@@ -150,6 +156,68 @@ class Puppet:
         return {"round": command.envelope.round, "attempt": command.envelope.attempt}
 
 
+class Puppeteer:
+    """A server in the hands of the test, and one real site, ``a``, which can be killed and started again."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        client: AnyClient,
+        model: Mapping[str, np.ndarray],
+        pipelines: Mapping[str, Pipeline],
+        state: Path | None = None,
+    ) -> None:
+        self.endpoint = federation.endpoint("server")
+        self.federation, self.client, self.model, self.pipelines = federation, client, model, pipelines
+        self.state = state
+        self.start()
+
+    def start(self, endpoint: Any = None) -> None:
+        """Start the site, over its own endpoint or another in its place."""
+        endpoint = endpoint or self.federation.endpoint("a")
+        self.host = SiteHost(endpoint, {"a": lambda _name: self.client}, Telemetry(), state=self.state)
+        self.thread = Thread(self.host.run)
+        self.registration: Registration | None = None
+
+    def send(self, body: Body, tensors: Frame | None = None, **fields: Any) -> None:
+        envelope = Envelope.new(type_of(body), sender="server", recipient="a", **({"run": "run-1"} | fields))
+        self.endpoint.send("a", address_message(envelope, body, tensors))
+
+    def receive(self) -> Message:
+        delivery = self.endpoint.receive(WAIT)
+        assert delivery is not None
+        delivery.ack()
+        return decode_message(delivery.data)
+
+    def register(self, run: str = "run-1") -> Registration:
+        """Answer the site's registration; ``run`` is the run that the server says it is of."""
+        if self.registration is None:
+            body = self.receive().body
+            assert isinstance(body, Registration)
+            self.registration = body
+        texts = {payload: str(pipeline) for payload, pipeline in offered(self.pipelines).items()}
+        agreement = Agreement(pipelines=texts, checksum="blake3")
+        self.send(RegistrationReply(session=self.registration.session, agreement=agreement), run=run)
+        return self.registration
+
+    def command(
+        self, place: tuple[int, int], acknowledged: tuple[int, int] | None, run: str = "run-1", **fields: Any
+    ) -> None:
+        """Send the model as it is."""
+        body = TrainingCommand(acknowledged=acknowledged, **fields)
+        self.send(body, Pipeline().encode(self.model), round=place[0], attempt=place[1], run=run)
+
+    def answer(self) -> tuple[tuple[int, int], np.ndarray]:
+        """The place of the site's next result, and what it made of the tensor ``w``."""
+        message = self.receive()
+        got = decode_tensors(message.frame, base=Base.of(self.model)).arrays()["w"]
+        return (message.envelope.round, message.envelope.attempt), got
+
+    def end(self, run: str = "run-1") -> None:
+        self.send(RunEnd(status="finished"), run=run)
+        self.thread.result()
+
+
 class Thread(threading.Thread):
     """A daemon thread that hands its result or its exception over."""
 
@@ -209,6 +277,9 @@ class Federation:
     def host(self, sites: Mapping[str, Callable[[str], AnyClient]], **options: Any) -> Thread:
         host = SiteHost(self.endpoint(next(iter(sites))), sites, Telemetry(), **options)
         return Thread(host.run)
+
+    def puppeteer(self, *arguments: Any, **options: Any) -> Puppeteer:
+        return Puppeteer(self, *arguments, **options)
 
     def puppet(self, name: str, *, register: bool = True) -> Puppet:
         puppet = Puppet(self.endpoint(name))

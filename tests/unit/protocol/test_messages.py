@@ -13,6 +13,7 @@ from fedpost.errors import DecodeError, EncodeError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.pipeline import Pipeline
 from fedpost.protocol import (
+    MAX_PACKETS,
     AggregationResult,
     Agreement,
     Envelope,
@@ -38,14 +39,20 @@ BODIES = [
     Registration(address="a", session="s-1", offer=own_offer(), wants_model=True, version="1"),
     RegistrationReply(session="s", agreement=Agreement(pipelines={"FitIns": "x"}, checksum="blake3")),
     RegistrationReply(session="s", reason="no"),
+    Registration(address="a", session="s-1", offer=own_offer(), account="b-2", holds=[b"x" * 16, b"y" * 16]),
     TrainingCommand(config=SCALARS, initialize=True),
+    TrainingCommand(model=b"x" * 16, packets=[b"y" * 16, b"z" * 16], acknowledged=(3, 1)),
     WeightUpdate(num_examples=2**63, metrics=SCALARS, seconds={"train": 0.5}),
     EvaluationCommand(config=SCALARS),
+    EvaluationCommand(model=b"x" * 16),
     EvaluationResult(loss=0.25, num_examples=0, metrics=SCALARS),
     AggregationResult(metrics=SCALARS),
+    AggregationResult(model=b"x" * 16, packets=[b"y" * 16]),
     StatusUpdate(state="leaving"),
+    StatusUpdate(state="ready", holds=[b"x" * 16]),
     HealthCheck(),
     ErrorReport(reason="why"),
+    ErrorReport(reason="why", kind="unknown_model"),
     RunEnd(status="failed", reason="why"),
 ]
 
@@ -159,6 +166,14 @@ BAD_BODIES = [
     (MessageType.WEIGHT_UPDATE, {"num_examples": 1, "metrics": {1: 1}}),
     (MessageType.WEIGHT_UPDATE, {"num_examples": 1, "seconds": {"train": "long"}}),
     (MessageType.TRAINING_COMMAND, {"config": {"a": {}}}),
+    (MessageType.TRAINING_COMMAND, {"model": b"x" * 15}),
+    (MessageType.TRAINING_COMMAND, {"model": "x" * 16}),
+    (MessageType.TRAINING_COMMAND, {"packets": [b"x" * 16]}),
+    (MessageType.TRAINING_COMMAND, {"model": b"x" * 16, "packets": [b"x" * 17]}),
+    (MessageType.EVALUATION_COMMAND, {"model": b"x" * 16, "packets": [b"x" * 16] * (MAX_PACKETS + 1)}),
+    (MessageType.STATUS_UPDATE, {"state": "ready", "holds": [b"x" * 16] * 3}),
+    (MessageType.STATUS_UPDATE, {"state": "ready", "holds": [b"x"]}),
+    (MessageType.ERROR_REPORT, {"reason": "x", "kind": "other"}),
     (MessageType.EVALUATION_RESULT, {"loss": None, "num_examples": 1}),
     (MessageType.CLIENT_REGISTRATION, {"address": "../x", "session": "s", "offer": {}}),
     (MessageType.REGISTRATION_REPLY, {"session": "s", "agreement": {"pipelines": [], "checksum": "x"}}),
