@@ -1,7 +1,8 @@
 """Python objects to bytes and back, beside NVFLARE's FOBS and pickle: control messages, a model, many records.
 
 Rules: everybody registers the same classes; what comes back is compared with what was sent before a clock runs. A
-message takes microseconds, so a run is many calls in a row.
+message takes microseconds, so a run is many calls in a row; but not so many that most runs are interrupted where the
+machine does something else as well.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BARE: Final = "fedpost, no digests"
 PICKLE: Final = "pickle 5"
 FOBS: Final = "NVFLARE FOBS"
 BLAKE3: Final = "BLAKE3 alone"
-_AGAIN: Final = 100
+_AGAIN: Final = 20
 _RECORDS: Final = 100_000
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
@@ -104,7 +105,7 @@ def _messages(context: Context, candidates: Mapping[str, Pair]) -> tuple[list[Fi
         }
         for what, actions in work.items():
             rows = figures(
-                f"{title}: {what}", measure(actions, runs=context.runs(25), tick=context.tick), ours=OURS, per=_AGAIN
+                f"{title}: {what}", measure(actions, runs=context.runs(101), tick=context.tick), ours=OURS, per=_AGAIN
             )
             found += rows
             medians = {row.name: row.median for row in rows}

@@ -136,10 +136,13 @@ def mutator(bytewise: Bytewise) -> Mutator:
 
 
 _REFERENCE = "\0row"
+_HERE = "\0here"
 
 
 def _opened(node: Any) -> Any:
-    """A tree whose references can be altered as what they are: numbers."""
+    """A tree whose references can be altered as what they are, numbers, and whose rows in place as lists."""
+    if isinstance(node, msgpack.ExtType) and node.code > 1:
+        return {_HERE: [node.code, _opened(msgpack.unpackb(node.data, unicode_errors="surrogatepass"))]}
     if isinstance(node, msgpack.ExtType):
         return {_REFERENCE: int.from_bytes(node.data, "little")}
     if isinstance(node, dict):
@@ -152,6 +155,9 @@ def _closed(node: Any) -> Any:
         number = node.get(_REFERENCE)
         if type(number) is int and number >= 0:
             return msgpack.ExtType(1, number.to_bytes(max(1, -(-number.bit_length() // 8)), "little"))
+        match node.get(_HERE):
+            case [int(code), part] if 0 <= code < 128:
+                return msgpack.ExtType(code, msgpack.packb(_closed(part), unicode_errors="surrogatepass"))
         return {key: _closed(value) for key, value in node.items()}
     return [_closed(value) for value in node] if isinstance(node, list) else node
 

@@ -38,6 +38,24 @@ def ref(index):
     return msgpack.ExtType(1, index.to_bytes(max(1, -(-index.bit_length() // 8)), "little"))
 
 
+def here(kind, part):
+    """A row in place: its part, or the list of its parts."""
+    return msgpack.ExtType(16 + kind, msgpack.packb(part))
+
+
+def inside(count, kind=2):
+    """Rows in place in each other."""
+    found = here(kind, [])
+    for _ in range(count):
+        found = here(kind, [found])
+    return found
+
+
+def many_of(item, count):
+    """A list of so many of the same bytes."""
+    return raw(b"\x93\x90\x90\xdd" + count.to_bytes(4, "big") + item * count)
+
+
 def big(number):
     return [0, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)]
 
@@ -418,6 +436,77 @@ ATTACKS = {
         raw(b"\x93\x90\xdd" + (3 << 20).to_bytes(4, "big") + b"\x92\x02\x90" * (3 << 20) + b"\x01"),
         "LimitError",
     ),
+    **{
+        f"millions of empty {name}, {megabytes} MiB": (
+            many_of(item, megabytes * ((1 << 20) - 1) // len(item)),
+            "LimitError",
+        )
+        for name, item, sizes in (
+            ("lists", b"\x90", (2, 4, 8)),
+            ("lists in lists", b"\x91\x90", (2, 4, 8)),
+            ("dictionaries", b"\x80", (2, 4, 8)),
+            ("dictionaries in dictionaries", b"\x81\xa0\x80", (4, 8)),
+            ("sets in place", b"\xd4\x13\x90", (2, 4, 8)),
+            ("tuples in place", b"\xc7\x01\x12\x90", (4, 8)),
+            ("lists behind text", b"\x92\xd9\x04\x90\x90\x90\x90\x90", (8,)),
+        )
+        for megabytes in sizes
+    },
+    # rows in place
+    **{
+        f"a row in place {name}": (tree(table, root, types, segments), error)
+        for name, (root, error, table, types, segments) in {
+            "of an unknown kind": (here(12, [1]), "DecodeError", (), (), ()),
+            "of the last code": (msgpack.ExtType(127, b"\x90"), "DecodeError", (), (), ()),
+            "that is a text": (here(1, [3, b"a"]), "DecodeError", (), (), ()),
+            "that is records": (here(6, [0, 1, [[1], [2.5], [[]]]]), "DecodeError", (), [["test.Point", 1, POINT]], ()),
+            "that is numbers": (here(10, ["int8", b"abc"]), "DecodeError", (), (), ()),
+            "that is tuples": (here(11, [1, [[1]]]), "DecodeError", (), (), ()),
+            "that is too long": (here(2, [0] * 254), "DecodeError", (), (), ()),
+            "that is much too long": (here(3, ["a" * 60_000]), "DecodeError", (), (), ()),
+            "without bytes": (msgpack.ExtType(18, b""), "DecodeError", (), (), ()),
+            "with bytes behind it": (msgpack.ExtType(18, b"\x90\x90"), "DecodeError", (), (), ()),
+            "that is not whole": (msgpack.ExtType(18, b"\x92\x01"), "DecodeError", (), (), ()),
+            "of no list": (here(2, "abc"), "DecodeError", (), (), ()),
+            "of a dictionary for a set": (here(3, {"a": 1}), "DecodeError", (), (), ()),
+            "of a number for an integer": (here(0, 5), "DecodeError", (), (), ()),
+            "of too few parts": (here(5, [[1]]), "DecodeError", (), (), ()),
+            "of too many parts": (here(9, [0, 1, 2]), "DecodeError", (), [["Decimal", 1, None]], ()),
+            "of a key twice": (here(5, [[1, 1], [2, 3]]), "DecodeError", (), (), ()),
+            "of a key that is a list": (here(5, [[[]], [1]]), "DecodeError", (), (), ()),
+            "of an item twice": (here(3, [1, 1.0]), "DecodeError", (), (), ()),
+            "of no such type": (here(9, [3, "1"]), "DecodeError", (), [["Decimal", 1, None]], ()),
+            "of a type by a boolean": (here(9, [False, "1"]), "DecodeError", (), [["Decimal", 1, None]], ()),
+            "of an unknown type": (here(9, [0, "1"]), "UnsupportedError", (), [["os.system", 1, None]], ()),
+            "of a wrong field": (here(9, [0, ["1", 2.5, []]]), "DecodeError", (), [["test.Point", 1, POINT]], ()),
+            "that is an array of a leaf": (here(7, ["int8", [4], 0, 0]), "DecodeError", (), (), (b"leaf",)),
+            "that is an array elsewhere": (here(7, ["int8", [4], 0, [b"d" * 32, 4]]), "DecodeError", (), (), ()),
+            "that is an array of more": (here(7, ["int8", [1 << 40], 0, b"leaf"]), "DecodeError", (), (), ()),
+            "that is an array with a row in it": (
+                *(here(7, ["int8", [400], 0, here(2, [b"x" * 300])]), "DecodeError", (), (), ()),
+            ),
+            "that is an integer over the budget": (here(0, bytes(1 << 20) + b"\1"), "LimitError", (), (), ()),
+            "that refers to no row": (here(2, [ref(0)]), "DecodeError", (), (), ()),
+            "that refers to a later row": (ref(0), "DecodeError", [[2, [here(2, [ref(1)])]], [2, []]], (), ()),
+            "that refers to a row a second time": ([here(2, [ref(0)]), ref(0)], "DecodeError", [[2, []]], (), ()),
+        }.items()
+    },
+    "rows in place in a row that is a text": (rows([2, "a" * 9], [here(2, [])]), "DecodeError"),
+    "rows in place that copy a leaf": (
+        tree(
+            [[1, 0, 0]],
+            [here(9, [0, {"a": ref(0)}])] * 100,
+            [["Namespace", 1, None]],
+            (bytes(1_000_000),),
+        ),
+        "LimitError",
+    ),
+    "rows in place in each other": (tree([], inside(60)), "accepted"),
+    "rows in place in each other that are too long": (tree([], inside(130)), "DecodeError"),
+    "keys that collide in place": (
+        tree([], [here(3, [here(0, ((number + 10) * P).to_bytes(16, "little")) for number in range(12)])] * 3),
+        "accepted",
+    ),
     # what a few bytes stand for
     "a leaf of many rows": (
         tree([[1, 0, 0]] * 100, [ref(index) for index in range(100)], segments=(bytes(1_000_000),)),
@@ -488,6 +577,11 @@ GOOD = {
     "a zone": inst("ZoneInfo", "Europe/Berlin"),
     "a memoryview": rows([1, 2, b"abcd", "I", [1]]),
     "a deep chain": chain(195),
+    "an instance in place": tree([], here(9, [0, RIGHT_POINT]), [["test.Point", 1, POINT]]),
+    "an array in place": tree([], here(7, ["int32", [1], 0, b"abcd"])),
+    "a long array in place": tree([], here(7, ["int8", [400], 0, bytes(400)])),
+    "an integer in place": tree([], here(0, bytes(1 << 16) + b"\1")),
+    "rows in place of a leaf": tree([[1, 0, 0]], [here(2, [ref(0)]), here(5, [[1], [ref(0)]])], (), (b"leaf",)),
 }
 
 

@@ -23,6 +23,7 @@ from fedpost.objects.decode import ObjectReader
 from fedpost.objects.encode import ObjectWriter
 from fedpost.objects.external import BlobLeaves, External, LazyLeaf
 from fedpost.objects.registering import REGISTRY, new_registry, register, register_deserializer, register_serializer
+from fedpost.objects.small import small_frame, small_tree
 from fedpost.objects.trees import tree_of
 from fedpost.objects.types import Decomposer, Serializer, TypeRegistry
 from fedpost.objects.wire import IN_HEADER, SECTION
@@ -75,10 +76,18 @@ def to_frame(
         EncodeError: Part of it has no registered type, or a cycle; the error says where.
     """
     writer = ObjectWriter(registry, manager=manager, external=external)
-    tree = writer.write(value)
+    return _frame_of(writer.write(value), writer.segments, checksum, compression, sections)
+
+
+def _frame_of(
+    tree: bytes,
+    segments: list[memoryview],
+    checksum: str,
+    compression: str | None,
+    sections: Mapping[str, object] | None,
+) -> Frame:
     inline = len(tree) < IN_HEADER
     own: dict[str, object] = {SECTION: msgspec.Raw(tree) if inline else None}
-    segments = writer.segments
     if not inline:
         segments = [memoryview(tree), *segments]
     coder = None if compression is None else Compression.parse(compression)
@@ -95,16 +104,11 @@ def dumps(
     manager: Any = None,
 ) -> bytes:
     """An object as bytes; :func:`to_frame` says what the arguments are, and avoids the one copy that is made here."""
-    return bytes(
-        to_frame(
-            value,
-            registry=registry,
-            checksum=checksum,
-            compression=compression,
-            external=external,
-            manager=manager,
-        )
-    )
+    writer = ObjectWriter(registry, manager=manager, external=external)
+    tree = writer.write(value)
+    if compression is None and len(tree) < IN_HEADER and not writer.segments:
+        return small_frame(tree, checksum)
+    return bytes(_frame_of(tree, writer.segments, checksum, compression, None))
 
 
 def dump(
@@ -177,8 +181,7 @@ def from_frame(
         DecodeError: It is no object, or an impossible one.
     """
     tree, leaves = tree_of(frame, limits)
-    reader = ObjectReader(frame, tree, leaves, registry, limits=limits, copy=copy, external=external, manager=manager)
-    return reader.read()
+    return ObjectReader(frame, tree, leaves, registry, limits, copy, external, manager).read()
 
 
 def loads(
@@ -196,6 +199,9 @@ def loads(
     Raises:
         DecodeError: As :func:`from_frame` and :meth:`fedpost.frame.Frame.decode`.
     """
+    tree = small_tree(data, limits) if type(data) is bytes else None
+    if tree is not None:
+        return ObjectReader(None, tree, 0, registry, limits, copy, external, manager).read()
     frame = Frame.decode(data, limits=limits, verify=verify)
     return from_frame(frame, registry=registry, limits=limits, copy=copy, external=external, manager=manager)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -70,6 +71,8 @@ def array_of(
     """
     if len(data) != nbytes or type(order) is not int or not 0 <= order <= 1:  # a memoryview here is one of bytes
         raise DecodeError(f"an array of {nbytes} bytes has {len(data)}, or no order")
+    if not order and nbytes and len(shape) == 1 and not copy:  # most are, and it is the fastest
+        return np.frombuffer(data, dtype)
     layout: Any = "F" if order else "C"
     if not nbytes:
         out: np.ndarray[Any, Any] = np.empty(shape, dtype, layout)
@@ -97,7 +100,7 @@ _NUMBERS: Final = {
 """What a list of numbers may be kept as."""
 
 
-def write_numbers(values: list[Any]) -> tuple[str, memoryview] | None:
+def write_numbers(values: Sequence[Any]) -> tuple[str, memoryview] | None:
     """Numbers of one type as bytes, little-endian: the element type's name, and the bytes; None if that cannot be.
 
     Args:

@@ -80,8 +80,10 @@ _NO_STATE: Final = ("__orig_class__", "_attrs_cached_hash")
 
 def _enumeration(cls: type[Enum], name: str) -> Serializer:
     if issubclass(cls, Flag):  # combinations have no member of their own
-        return Serializer(cls=cls, name=name, take=partial(_number_of, cls), make=partial(_flag, cls), shared=True)
-    return Serializer(cls=cls, name=name, take=operator.attrgetter("_name_"), make=partial(_member, cls), shared=True)
+        number_of, flag = partial(_number_of, cls), partial(_flag, cls)
+        return Serializer(cls=cls, name=name, take=number_of, make=flag, shared=True, constant=True)
+    take, make = operator.attrgetter("_name_"), partial(_member, cls)
+    return Serializer(cls=cls, name=name, take=take, make=make, shared=True, constant=True)
 
 
 def _number_of(cls: Any, flag: Any) -> int:
@@ -109,10 +111,11 @@ def _check_flag(cls: Any, number: int) -> None:
 _MOST_COMBINATIONS: Final = 1 << 16
 
 
-def _member(cls: type[Any], name: Any) -> Any:
-    if type(name) is not str or name not in cls.__members__:
+def _member(cls: Any, name: Any) -> Any:
+    members = cls._member_map_
+    if type(name) is not str or name not in members:
         raise ValueError(f"{name!r} is not a member of {cls.__qualname__}")
-    return cls.__members__[name]
+    return members[name]
 
 
 # What exceptions of the language itself hold beside their arguments.
@@ -204,7 +207,7 @@ def _dataclass(cls: Any, name: str) -> Serializer:
             defaults[found.name] = Constant(found.default)
         elif found.default_factory is not dataclasses.MISSING:
             defaults[found.name] = found.default_factory
-    build, build_all = partial(_set_fields, cls, fields), partial(_set_columns, cls, fields)
+    build, build_all = partial(_set_fields, cls, _setter(cls), fields), partial(_set_columns, cls, fields)
     validated = hasattr(cls, "__pydantic_validator__")
     return Serializer(
         cls=cls,
@@ -219,18 +222,21 @@ def _dataclass(cls: Any, name: str) -> Serializer:
     )
 
 
-def _set_fields(cls: Any, fields: tuple[str, ...], values: Sequence[Any]) -> Any:
+def _set_fields(cls: Any, put: Callable[..., None], fields: tuple[str, ...], values: Sequence[Any]) -> Any:
     out = object.__new__(cls)
-    for name, value in zip(fields, values, strict=True):
-        object.__setattr__(out, name, value)
+    deque(map(put, repeat(out), fields, values), maxlen=0)
     return out
+
+
+def _setter(cls: Any) -> Callable[..., None]:
+    """What sets attributes past a class's own say; where it has none, what is faster by a quarter."""
+    return setattr if cls.__setattr__ is object.__setattr__ else object.__setattr__
 
 
 def _set_columns(cls: Any, fields: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> list[Any]:
     """As many instances as the columns have values, without a step of Python's for each."""
     out = list(map(object.__new__, repeat(cls, len(columns[0]))))
-    # Faster by a quarter, and the same where the class has no say in it.
-    put = setattr if cls.__setattr__ is object.__setattr__ else object.__setattr__
+    put = _setter(cls)
     for name, column in zip(fields, columns, strict=True):
         deque(map(put, out, repeat(name), column), maxlen=0)
     return out
@@ -251,10 +257,11 @@ def _attrs(cls: type[Any], name: str) -> Serializer:
         elif default is not attr.NOTHING:
             defaults[found.name] = Constant(default)
 
+    put = _setter(cls)
     remembered = "_attrs_cached_hash" in getattr(getattr(cls.__hash__, "__code__", None), "co_names", ())
 
     def make(values: Sequence[Any]) -> Any:
-        out = _set_fields(cls, fields, values)
+        out = _set_fields(cls, put, fields, values)
         if remembered:
             object.__setattr__(out, "_attrs_cached_hash", None)
         attr.validate(out)

@@ -16,7 +16,8 @@ __all__ = [
     "Fields",
     "TooDeepError",
     "UnfitError",
-    "check_all",
+    "check_attributes",
+    "check_column",
     "check_one",
     "cycle_in",
     "explained",
@@ -53,24 +54,37 @@ def check_one(serializer: Serializer, value: Any, state: Sequence[Any]) -> None:
     Raises:
         UnfitError: It is one.
     """
-    found = serializer.unfit_one(value, state)
+    found = serializer.fit.unfit(value, state)
     if found is not None:
-        raise _unfit(type(value), *found)
+        field, what = found
+        raise _of_field(type(value), field, what) if field else _of_more(type(value), what)
 
 
-def check_all(serializer: Serializer, values: list[Any], columns: list[list[Any]]) -> None:
-    """As above, many by column."""
-    found = serializer.unfit(values, columns)
+def check_attributes(serializer: Serializer, values: Sequence[Any]) -> None:
+    """Refuse instances of which a reader would not see all."""
+    found = serializer.fit.more_than_fields(values)
     if found is not None:
-        index, field, what = found
-        error = _unfit(type(values[0]), field, what)
+        index, what = found
+        error = _of_more(type(values[0]), what)
         error.path.append(f"[{index}]")
         raise error
 
 
-def _unfit(kind: type, field: str, what: str) -> UnfitError:
-    if not field:
-        return UnfitError(f"{text_of(kind)} object {what}", "Make them fields, or register a Decomposer.")
+def check_column(serializer: Serializer, place: int, column: Sequence[Any], kinds: set[type]) -> None:
+    """Refuse values of a field that a reader would refuse."""
+    index = serializer.fit.wrong_in(place, column, kinds)
+    if index is not None:
+        name = (serializer.fields or ())[place]
+        error = _of_field(serializer.cls, name, serializer.fit.mismatch(place, column[index]))
+        error.path.append(f"[{index}]")
+        raise error
+
+
+def _of_more(kind: type, what: str) -> UnfitError:
+    return UnfitError(f"{text_of(kind)} object {what}", "Make them fields, or register a Decomposer.")
+
+
+def _of_field(kind: type, field: str, what: str) -> UnfitError:
     error = UnfitError(what, f"Convert it, or declare the field of {text_of(kind)} as what it holds.")
     error.path.append(f".{field}")
     return error

@@ -8,9 +8,9 @@ often makers may copy it is bounded; what fails is a DecodeError that names the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import ormsgpack
 
 from fedpost.errors import DecodeError, LimitError, TransportError
@@ -18,11 +18,11 @@ from fedpost.frame import Frame, Limits
 from fedpost.objects.arrays import array_of, numbers_of, numbers_size, scalar_of, shape_of
 from fedpost.objects.external import External, LazyLeaf
 from fedpost.objects.hashing import dict_of, set_of
-from fedpost.objects.plans import Plan, check_types, plan_for
+from fedpost.objects.leaves import blob_of
+from fedpost.objects.plans import Plan, Types, check_columns
 from fedpost.objects.trees import Budget
 from fedpost.objects.types import TypeRegistry
-from fedpost.objects.wire import MAX_DEPTH, MEMORY_CODES, REFERENCE, Kind, Text, Tree
-from fedpost.tensors.dtypes import dtype_name
+from fedpost.objects.wire import ALONE, EXACTLY, IN_PLACE, MAX_DEPTH, MOST_IN_PLACE, REFERENCE, Kind, Text, Tree
 
 __all__ = ["ObjectReader"]
 
@@ -43,27 +43,31 @@ class ObjectReader:
     """Builds one object.
 
     Args:
-        frame: Where the leaves are.
+        frame: Where the leaves are; None if there are none.
         tree: What the object is.
         leaves: The number of the segment at which its leaves begin.
         registry: Which types may be built.
         limits: The budget.
         copy: Whether arrays can be written to afterwards; without it they are views of the frame.
-        manager: Handed to decomposers.
         external: Where leaves are that are not in the frame.
+        manager: Handed to decomposers.
     """
+
+    _spent: Budget | None = None
+    _inside = 0
+    _weight = 0
+    """Bytes of leaves that the row refers to, through plain containers too."""
 
     def __init__(
         self,
-        frame: Frame,
+        frame: Frame | None,
         tree: Tree,
         leaves: int,
         registry: TypeRegistry,
-        *,
         limits: Limits,
-        copy: bool = False,
-        manager: Any = None,
-        external: External | None = None,
+        copy: bool,
+        external: External | None,
+        manager: Any,
     ) -> None:
         self._frame = frame
         self._tree = tree
@@ -71,16 +75,12 @@ class ObjectReader:
         self._copy = copy
         self._manager = manager
         self._external = external
-        check_types(tree.types, registry)
-        self._registry = registry
-        self._plans: list[Plan | None] = [None] * len(tree.types)
         self._leaves = leaves
+        self._segments = 0 if frame is None else len(frame) - leaves
+        self._types = types = Types(tree.types, registry)
+        self._plans: list[Plan | None] = [None] * types.count
         self._used: set[Any] = set()
         """Leaves that a row has named: numbers of segments, and what those outside are found by."""
-        self._inside = 0
-        self._spent: Budget | None = None
-        self._weight = 0
-        """Bytes of leaves that the row refers to, through plain containers too."""
 
     def read(self) -> Any:  # noqa: C901, PLR0912, PLR0915 - one loop: a call more for each row would cost as much as its work
         """The object.
@@ -92,46 +92,69 @@ class ObjectReader:
         depths: list[int] = []
         uses = bytearray()
         depth = 0
-        misreferred: str | None = None
+        failure: BaseException | None = None
         weights: dict[int, int] = {}
         weight = 0
-        plans, unpack = self._plans, ormsgpack.unpackb
+        plans, unpack, exactly, in_place = self._plans, ormsgpack.unpackb, EXACTLY, _IN_PLACE.get
 
-        def refer(code: int, data: bytes) -> Any:
-            nonlocal depth, weight, misreferred
-            index = _INDEX.get(data)
-            if index is None:
-                index = int.from_bytes(data[:8], "little")
-            if code != REFERENCE or index >= len(values) or len(data) > 8:  # noqa: PLR2004 - more rows than memory has
-                misreferred = "a reference to no earlier row"
-                raise DecodeError(misreferred, where="object tree")
-            if depths[index] > depth:  # noqa: PLR1730 - max() would be a call more for every reference
-                depth = depths[index]
-            if weights:
-                weight += weights.get(index, 0)
-            use = uses[index]
-            if use:
-                if use == _TAKEN:
-                    misreferred = "a container that is referred to twice"
-                    raise DecodeError(misreferred, where="object tree")
-                uses[index] = _TAKEN if use == _ONCE else _USED
-            return values[index]
+        def build(code: int, data: bytes) -> Any:  # noqa: C901, PLR0912 - as above
+            """What an extension stands for."""
+            nonlocal depth, weight, failure
+            try:
+                make = in_place(code)
+                if make is not None:
+                    before, weight = weight, 0
+                    exactly(data)  # unpacking leaves out what is behind
+                    if len(data) <= MOST_IN_PLACE:
+                        part = unpack(data, ext_hook=hook)
+                    elif code in _ALONE:
+                        part = unpack(data)
+                    else:
+                        raise DecodeError(f"a row of {len(data)} bytes in place", where="object tree")  # noqa: TRY301 - what failed is noted
+                    if weight:
+                        self._weight = weight
+                    value = make(self, part)
+                    weight = before
+                    if self._weight:
+                        weight += self._weight
+                        self._weight = 0
+                    return value
+                index = _INDEX.get(data)
+                if index is None:
+                    index = int.from_bytes(data[:8], "little")
+                if code != REFERENCE or index >= len(values) or len(data) > 8:  # noqa: PLR2004 - more rows than memory has
+                    raise DecodeError("a reference to no earlier row", where="object tree")  # noqa: TRY301 - as above
+                if depths[index] > depth:  # noqa: PLR1730 - max() would be a call more for every reference
+                    depth = depths[index]
+                if weights:
+                    weight += weights.get(index, 0)
+                use = uses[index]
+                if use:
+                    if use == _TAKEN:
+                        raise DecodeError("a container that is referred to twice", where="object tree")  # noqa: TRY301 - as above
+                    uses[index] = _TAKEN if use == _ONCE else _USED
+                return values[index]
+            except BaseException as error:  # MessagePack's own does not say what failed
+                if failure is None:
+                    failure = error if isinstance(error, TransportError) else _refused(error, code)
+                raise
 
+        hook: Any = build
         try:
             for packed in self._tree.table:
                 depth = weight = 0
-                row = unpack(memoryview(packed), ext_hook=refer)
+                row = unpack(memoryview(packed), ext_hook=hook)
                 if weight:
                     self._weight = weight
                 try:
                     kind = row[0]
                     if type(row) is not list or type(kind) is not int:
                         raise TypeError  # noqa: TRY301 - as an index that is none
-                    build = _READERS[kind]
+                    make = _READERS[kind]
                 except (TypeError, LookupError) as error:
                     raise DecodeError("of no known kind", where=f"row {len(values)} of the object") from error
                 try:
-                    values.append(build(self, row))
+                    values.append(make(self, row))
                 except DecodeError as error:
                     if error.where is not None:
                         raise
@@ -149,24 +172,27 @@ class ObjectReader:
                 uses.append(_UNUSED if kind == _INSTANCE and plans[row[1]].serializer.shared else _USES[kind])  # type: ignore[union-attr] # it was built
                 if depth >= MAX_DEPTH:
                     raise LimitError(f"nested more than {MAX_DEPTH} levels deep", where="object tree")
-            root = unpack(memoryview(self._tree.root), ext_hook=refer)
+            root = unpack(memoryview(self._tree.root), ext_hook=hook)
         except DecodeError:  # a ValueError, as is MessagePack's
             raise
         except ormsgpack.MsgpackDecodeError as error:
-            # What the hook raised is not handed on.
-            raise DecodeError(misreferred or str(error), where="object tree") from error
+            if failure is not None:
+                raise failure from error
+            raise DecodeError(str(error), where="object tree") from error
+        finally:
+            hook = None  # it refers to itself, which only a collection of garbage would undo
         if _ONCE in uses or _UNUSED in uses:
             raise DecodeError("a row that nothing refers to", where="object tree")
-        if self._inside != len(self._frame) - self._leaves:
+        if self._inside != self._segments:
             raise DecodeError("a segment that nothing refers to", where="object tree")
         if None in plans:
             raise DecodeError("a type that nothing uses", where="object tree")
+        self._types.keep(plans)
         return root
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _integer(self, row: list[Any]) -> Any:
-        _, data = row
+    def _integer(self, data: Any) -> Any:
         if type(data) is not bytes:
             raise DecodeError("an integer without bytes")
         if len(data) > self._limits.max_integer:
@@ -183,16 +209,20 @@ class ObjectReader:
         extra = row[3:]
         if len(extra) != (2 if text == Text.MEMORYVIEW else 0):
             raise DecodeError("a blob with too few or too many parts")
-        return self._leaf(place, None, lambda data: _blob_of(text, data, extra))
+        return self._leaf(place, None, lambda data: blob_of(text, data, extra))
 
-    def _tuple(self, row: list[Any]) -> Any:
-        return tuple(_only_list(row))
+    def _tuple(self, items: Any) -> Any:
+        if type(items) is not list:
+            raise DecodeError("a tuple without a list of items")
+        return tuple(items)
 
-    def _set(self, row: list[Any]) -> Any:
-        return set_of(_only_list(row))
+    def _set(self, items: Any) -> Any:
+        if type(items) is not list:
+            raise DecodeError("a set without a list of items")
+        return set_of(items)
 
-    def _frozenset(self, row: list[Any]) -> Any:
-        return frozenset(set_of(_only_list(row)))
+    def _frozenset(self, items: Any) -> Any:
+        return frozenset(self._set(items))
 
     def _numbers(self, row: list[Any]) -> Any:
         _, name, place = row
@@ -209,30 +239,41 @@ class ObjectReader:
         _, count, columns = row
         if not columns:
             raise DecodeError("tuples without columns")
-        _check_columns(count, columns, "tuples")
+        check_columns(count, columns, "tuples")
         self._budget.objects(count)
         return list(zip(*columns, strict=True))
 
-    def _dict(self, row: list[Any]) -> Any:
-        _, keys, values = row
+    def _dict(self, parts: Any) -> Any:
+        keys, values = parts
         if type(keys) is not list or type(values) is not list:
             raise DecodeError("a dictionary without lists of keys and values")
         return dict_of(keys, values)
 
     def _array(self, row: list[Any]) -> Any:
         _, name, lengths, order, place = row
+        return self._array_of(name, lengths, order, place)
+
+    def _array_in_place(self, parts: Any) -> Any:
+        name, lengths, order, place = parts
+        if type(place) is not bytes:
+            raise DecodeError("an array in place whose bytes are not")
+        return self._array_of(name, lengths, order, place)
+
+    def _array_of(self, name: Any, lengths: Any, order: Any, place: Any) -> Any:
         dtype, shape, size = shape_of(lengths, name)
         if type(place) is bytes and len(place) < _WEIGHED:
             return array_of(dtype, shape, size, order, place, copy=self._copy)
         return self._leaf(place, size, lambda data: array_of(dtype, shape, size, order, data, copy=self._copy))
 
-    def _scalar(self, row: list[Any]) -> Any:
-        _, name, data = row
+    def _scalar(self, parts: Any) -> Any:
+        name, data = parts
         return scalar_of(name, data)
 
-    def _instance(self, row: list[Any]) -> Any:
-        _, number, state = row
-        plan = self._plan_of(number)
+    def _instance(self, parts: Any) -> Any:
+        number, state = parts
+        plan = self._plans[number] if type(number) is int and 0 <= number < len(self._plans) else None
+        if plan is None:
+            plan = self._plan_of(number)
         fields = plan.fields
         if fields is not None and (type(state) is not list or len(state) != len(fields)):
             raise DecodeError(f"a {plan.serializer.name!r} that does not have its {len(fields)} fields")
@@ -245,7 +286,7 @@ class ObjectReader:
         plan = self._plan_of(number)
         if type(columns) is not list or not columns or plan.fields is None or len(columns) != len(plan.fields):
             raise DecodeError(f"records of {plan.serializer.name!r} without a column for each field")
-        _check_columns(count, columns, repr(plan.serializer.name))
+        check_columns(count, columns, repr(plan.serializer.name))
         self._budget.objects(count)
         if self._weight:
             self._charge(plan)
@@ -258,7 +299,7 @@ class ObjectReader:
             raise DecodeError("an instance of no type that the object names")
         plan = self._plans[number]
         if plan is None:
-            plan = self._plans[number] = plan_for(self._tree.types[number], self._registry)
+            plan = self._plans[number] = self._types.plan(number)
         return plan
 
     @property
@@ -279,8 +320,8 @@ class ObjectReader:
             self._weight = len(place) if len(place) >= _WEIGHED else 0
             return build(place)
         if type(place) is int:
-            if not 0 <= place < len(self._frame) - self._leaves:
-                raise DecodeError(f"leaf {place} of {len(self._frame) - self._leaves}")
+            if self._frame is None or not 0 <= place < self._segments:
+                raise DecodeError(f"leaf {place} of {self._segments}")
             self._take(place)
             self._inside += 1
             data = self._frame.segment(place + self._leaves)
@@ -311,69 +352,44 @@ class ObjectReader:
         self._used.add(place)
 
 
-def _check_columns(count: Any, columns: Any, what: str) -> None:
-    """Compare the lengths of columns with what is said of them."""
-    if type(count) is not int or type(columns) is not list:
-        raise DecodeError(f"{what} without a number, or columns that are no list")
-    if {type(column) for column in columns} != {list} or {len(column) for column in columns} != {count}:
-        raise DecodeError(f"a column of {what} does not have a value for each")
+def _refused(error: BaseException, code: int) -> BaseException:
+    """What is raised of what failed in place."""
+    if not isinstance(error, Exception):
+        return error
+    if isinstance(error, DecodeError):
+        return error if error.where is not None else type(error)(error.what, where="object tree", hint=error.hint)
+    name = Kind.NAMES[code - IN_PLACE] if code in _IN_PLACE else "a reference"
+    return DecodeError(f"{name}: {error}", where="object tree")
 
 
-def _only_list(row: list[Any]) -> list[Any]:
-    _, items = row
-    if type(items) is not list:
-        raise DecodeError("a container without a list of items")
-    return items
-
-
-def _blob_of(text: int, data: bytes | memoryview, extra: list[Any]) -> Any:
-    if text == Text.BYTES:
-        return bytes(data)
-    if text == Text.BYTEARRAY:
-        return bytearray(data)
-    if text == Text.MEMORYVIEW:
-        return _memoryview_of(data, *extra)
-    try:
-        return str(data, "utf-8", "surrogatepass" if text == Text.SURROGATES else "strict")
-    except UnicodeDecodeError as error:
-        raise DecodeError("a text that is not UTF-8") from error
-
-
-def _memoryview_of(data: bytes | memoryview, code: Any, shape: Any) -> memoryview:
-    if type(code) is not str or type(shape) is not list or not all(type(length) is int for length in shape):
-        raise DecodeError("a memoryview without format and shape")
-    if code not in MEMORY_CODES:
-        raise DecodeError(f"a memoryview of elements {code[:8]!r}")
-    view = memoryview(data).toreadonly()
-    if code == "B" and shape == [view.nbytes]:
-        return view
-    if shape == [0] and not view.nbytes:  # cast() makes none that is empty
-        whole: memoryview = np.empty(0, code).data if code in "eg" else memoryview(bytes(16)).cast(code)  # type: ignore[call-overload] # one of the letters above
-        return whole[:0].toreadonly()
-    try:
-        if code in "eg" or 0 in shape:  # nor of these
-            return _array_view(view, code, shape)
-        return view.cast(code, shape)  # type: ignore[call-overload,no-any-return] # checked by cast
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DecodeError(f"a memoryview that cannot be: {error}") from error
-
-
-def _array_view(view: memoryview, code: str, shape: list[int]) -> memoryview:
-    dtype, lengths, size = shape_of(shape, dtype_name(np.dtype(code)))
-    return array_of(dtype, lengths, size, 0, view, copy=False).data
-
-
-_READERS: Final[Mapping[int, Callable[[ObjectReader, list[Any]], Any]]] = {
+_SINGLE: Final[Mapping[int, Callable[[ObjectReader, Any], Any]]] = {
     Kind.INTEGER: ObjectReader._integer,  # noqa: SLF001 - the class's own table
-    Kind.BLOB: ObjectReader._blob,  # noqa: SLF001
     Kind.TUPLE: ObjectReader._tuple,  # noqa: SLF001
     Kind.SET: ObjectReader._set,  # noqa: SLF001
     Kind.FROZENSET: ObjectReader._frozenset,  # noqa: SLF001
     Kind.DICT: ObjectReader._dict,  # noqa: SLF001
-    Kind.RECORDS: ObjectReader._records,  # noqa: SLF001
-    Kind.ARRAY: ObjectReader._array,  # noqa: SLF001
     Kind.SCALAR: ObjectReader._scalar,  # noqa: SLF001
     Kind.INSTANCE: ObjectReader._instance,  # noqa: SLF001
+}
+"""How those rows are built that may stand in place."""
+
+
+def _whole(make: Callable[[ObjectReader, Any], Any], reader: ObjectReader, row: list[Any]) -> Any:
+    """Such a row in the table."""
+    _, *parts = row
+    return make(reader, parts[0] if len(parts) == 1 else parts)
+
+
+_IN_PLACE: Final = {
+    **{IN_PLACE + kind: make for kind, make in _SINGLE.items()},
+    IN_PLACE + Kind.ARRAY: ObjectReader._array_in_place,  # noqa: SLF001 - as above
+}
+_ALONE: Final = frozenset(IN_PLACE + kind for kind in ALONE)
+_READERS: Final[Mapping[int, Callable[[ObjectReader, list[Any]], Any]]] = {
+    **{kind: partial(_whole, make) for kind, make in _SINGLE.items()},
+    Kind.BLOB: ObjectReader._blob,  # noqa: SLF001 - the class's own table
+    Kind.RECORDS: ObjectReader._records,  # noqa: SLF001
+    Kind.ARRAY: ObjectReader._array,  # noqa: SLF001
     Kind.NUMBERS: ObjectReader._numbers,  # noqa: SLF001
     Kind.TUPLES: ObjectReader._tuples,  # noqa: SLF001
 }

@@ -7,33 +7,43 @@ or containers without end are an error, never a RecursionError; an error says wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import attrgetter
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NoReturn
 
 import numpy as np
-import ormsgpack
 
-from fedpost.errors import EncodeError, FedpostError
-from fedpost.objects.arrays import bytes_of, write_numbers
-from fedpost.objects.cycles import Fields, TooDeepError, UnfitError, check_all, check_one, explained, step_to, text_of
+from fedpost.errors import FedpostError
+from fedpost.objects.arrays import write_numbers
+from fedpost.objects.cycles import (
+    Fields,
+    TooDeepError,
+    UnfitError,
+    check_attributes,
+    check_column,
+    check_one,
+    explained,
+    step_to,
+    text_of,
+)
 from fedpost.objects.external import External
-from fedpost.objects.mending import mended
-from fedpost.objects.rows import Rows
+from fedpost.objects.leaves import Leaves
 from fedpost.objects.types import Serializer, TypeRegistry
-from fedpost.objects.wire import IN_TREE, MAX_DEPTH, MEMORY_CODES, NUMBERS, RECORDS, Kind, Text
-from fedpost.tensors.dtypes import dtype_name
+from fedpost.objects.wire import IN_TREE, MAX_DEPTH, NUMBERS, RECORDS, Kind
 
 __all__ = ["ObjectWriter"]
 
 _PLAIN: Final = frozenset({bool, type(None), float, int})
 _is_plain: Final = _PLAIN.issuperset
 _are_keys: Final = frozenset({str}).issuperset
+_FEW: Final = 8
+"""So many items are looked at one by one, as no other way is faster."""
 _MOST_VISITED: Final = 1 << 22
 """Containers gone through at most: of one that holds another twice, which does the same, there is soon no end."""
 
 
-class ObjectWriter(Rows):
+class ObjectWriter(Leaves):
     """Writes one object.
 
     Args:
@@ -42,14 +52,13 @@ class ObjectWriter(Rows):
         external: Where leaves go that are over its size; None keeps all in the frame.
     """
 
-    __slots__ = ("_depth", "_manager", "_registry", "_visited")
+    _depth = 0
+    _visited = 0
 
     def __init__(self, registry: TypeRegistry, *, manager: Any = None, external: External | None = None) -> None:
         super().__init__(external)
         self._registry = registry
         self._manager = manager
-        self._depth = 0
-        self._visited = 0
 
     def write(self, value: Any) -> bytes:
         """The tree of a value, packed; its large leaves are then in ``segments``.
@@ -58,18 +67,9 @@ class ObjectWriter(Rows):
             EncodeError: Part of it has no registered type, has a cycle, or is nested too deeply; the error says where.
         """
         try:
-            root = self._value(value)
+            return self._tree(self._value(value))
         except (UnfitError, RecursionError) as error:
             raise explained(error, value, self._state_of) from error
-        types = [serializer.row for serializer in self._types]
-        try:
-            return ormsgpack.packb([types, self._table, root], option=_OPTIONS)
-        except ormsgpack.MsgpackEncodeError:
-            pass  # it holds an integer of more than 64 bits, or a text with surrogates
-        try:
-            return ormsgpack.packb([types, *mended(self._table, root)], option=_OPTIONS)
-        except (ormsgpack.MsgpackEncodeError, RecursionError) as error:
-            raise EncodeError(f"cannot be encoded: {error}") from error
 
     # ── what MessagePack knows ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,44 +83,17 @@ class ObjectWriter(Rows):
     def _plain(self, value: Any) -> Any:
         return value
 
-    def _str(self, value: str) -> Any:
-        if len(value) < IN_TREE:
-            return value
-        known = self._shared.get(id(value))
-        if known is not None:
-            return known
-        try:
-            row = self._blob(Text.STR, memoryview(value.encode()))
-        except UnicodeEncodeError:
-            row = self._blob(Text.SURROGATES, memoryview(value.encode("utf-8", "surrogatepass")))
-        return self._share(value, row)
-
-    def _bytes(self, value: bytes) -> Any:
-        if len(value) < IN_TREE:
-            return value
-        known = self._shared.get(id(value))
-        return self._share(value, self._blob(Text.BYTES, memoryview(value))) if known is None else known
-
-    def _bytearray(self, value: bytearray) -> Any:
-        known = self._shared.get(id(value))
-        return self._share(value, self._blob(Text.BYTEARRAY, memoryview(value))) if known is None else known
-
-    def _memoryview(self, value: memoryview) -> Any:
-        known = self._shared.get(id(value))
-        if known is not None:
-            return known
-        code = value.format.removeprefix("@")
-        if not value.c_contiguous or code not in MEMORY_CODES:
-            raise UnfitError("a memoryview that is not contiguous, or not of numbers")
-        data = value.cast("B") if value.nbytes else memoryview(b"")
-        return self._share(value, self._blob(Text.MEMORYVIEW, data, code, list(value.shape or ())))
-
-    def _list(self, value: list[Any]) -> Any:  # noqa: C901, PLR0911 - one line a kind of list
-        if _is_plain(map(type, value)):
-            return value if len(value) < NUMBERS else self._numbers(value)
-        if len(value) < RECORDS:
+    def _list(self, value: Sequence[Any], kinds: set[type] | None = None) -> Any:  # noqa: C901, PLR0911, PLR0912 - one line a kind of list
+        """A list or tuple; its types, where they are known already."""
+        size = len(value)
+        if size <= _FEW:
             return self._items(value)
-        kinds = set(map(type, value))
+        if size < RECORDS:
+            return value if _is_plain(map(type, value)) else self._items(value)
+        if kinds is None:
+            kinds = set(map(type, value))
+        if kinds <= _PLAIN:
+            return self._numbers(value) if size >= NUMBERS and len(kinds) == 1 else value
         if len(kinds) == 1:
             (kind,) = kinds
             if kind is str:
@@ -133,81 +106,131 @@ class ObjectWriter(Rows):
                 serializer = self._registry.for_class(kind)
                 if serializer is not None:
                     if serializer.shared:
-                        return self._repeated(value, kind)
+                        return self._repeated(value, serializer)
                     if serializer.fields and not serializer.managed:
                         return self._records(value, serializer)
         return self._items(value)
 
-    def _items(self, value: list[Any], keys: Iterable[Any] | None = None) -> list[Any]:
-        """A list whose items must be looked at; the same list when none had to be replaced.
+    def _items(self, value: Sequence[Any], keys: Sequence[str] = ()) -> Sequence[Any]:
+        """A list or tuple whose items must be looked at; the same one when none had to be replaced.
 
         Args:
             value: The list.
             keys: What paths call its items by, when that is not their numbers.
         """
         out: list[Any] | None = None
-        index, entered = 0, False
+        entered = False
+        index = -1
         try:
-            for index, item in enumerate(value):
+            for item in value:
+                index += 1
                 kind = type(item)
                 if kind in _PLAIN or (kind is str and len(item) < IN_TREE):
                     continue
                 if not entered:
-                    self._enter()
                     entered = True
+                    self._depth += 1
+                    self._visited += 1
+                    if self._depth >= MAX_DEPTH or self._visited > _MOST_VISITED:
+                        self._refuse()
                 write = _WRITERS.get(kind)
                 written = self._registered(item, kind) if write is None else write(self, item)
                 if written is not item:
                     if out is None:
-                        out = value.copy()
+                        out = list(value)
                     out[index] = written
         except UnfitError as error:
-            error.path.append(f"[{index}]" if keys is None else step_to(list(keys)[index]))
+            error.path.append(f".{keys[index]}" if keys else f"[{index}]")
             raise
         if entered:
             self._depth -= 1
         return value if out is None else out
 
-    def _dict(self, value: dict[Any, Any]) -> Any:
-        if not _are_keys(map(type, value)):
-            return self._mapping(value)
-        if _is_plain(map(type, value.values())):
+    def _dict(self, value: dict[Any, Any]) -> Any:  # noqa: C901, PLR0912 - as _items
+        for key in value:  # mostly the first is like the others
+            if type(key) is not str:
+                return self._mapping(value)
+            break
+        if len(value) > _FEW and _is_plain(map(type, value.values())) and _are_keys(map(type, value)):
             return value
-        values = list(value.values())
-        written = self._items(values, value)
-        return value if written is values else dict(zip(value, written, strict=True))
+        out: dict[Any, Any] | None = None
+        entered = mixed = False
+        key = None
+        try:
+            for key, item in value.items():
+                if type(key) is not str:
+                    mixed = True
+                kind = type(item)
+                if kind is str:
+                    if len(item) < IN_TREE:
+                        continue
+                elif kind in _PLAIN:
+                    continue
+                if not entered:
+                    entered = True
+                    self._depth += 1
+                    self._visited += 1
+                    if self._depth >= MAX_DEPTH or self._visited > _MOST_VISITED:
+                        self._refuse()
+                write = _WRITERS.get(kind)
+                written = self._registered(item, kind) if write is None else write(self, item)
+                if written is not item:
+                    if out is None:
+                        out = value.copy()
+                    out[key] = written
+        except UnfitError as error:
+            error.path.append(step_to(key))
+            raise
+        if entered:
+            self._depth -= 1
+        if mixed:
+            return self._of_keys(list(value), list((out or value).values()))
+        return value if out is None else out
 
     def _enter(self) -> None:
         """Go into a container: count it, and the level."""
         self._depth += 1
         self._visited += 1
+        if self._depth >= MAX_DEPTH or self._visited > _MOST_VISITED:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
         if self._depth >= MAX_DEPTH:
             raise TooDeepError
-        if self._visited > _MOST_VISITED:
-            raise UnfitError(
-                f"more than {_MOST_VISITED} containers",
-                "One that is held twice is written twice: store a name instead.",
-            )
+        raise UnfitError(
+            f"more than {_MOST_VISITED} containers",
+            "One that is held twice is written twice: store a name instead.",
+        )
 
     # ── what it does not know ────────────────────────────────────────────────────────────────────────────────────────
 
     def _mapping(self, value: dict[Any, Any]) -> Any:
         """A dictionary with other keys than text."""
-        keys = list(value)
         self._enter()
         try:
-            written_keys = self._list(keys)
             written = self._list(list(value.values()))
         except UnfitError as error:
             if error.path:  # its last step is the number of the key
+                error.path.append(step_to(list(value)[int(error.path.pop()[1:-1])]))
+            raise
+        self._depth -= 1
+        return self._of_keys(list(value), written)
+
+    def _of_keys(self, keys: list[Any], written: Any) -> Any:
+        """A dictionary whose values are written."""
+        self._enter()
+        try:
+            written_keys = self._list(keys)
+        except UnfitError as error:
+            if error.path:
                 error.path.append(step_to(keys[int(error.path.pop()[1:-1])]))
             raise
         self._depth -= 1
-        return self._row([Kind.DICT, written_keys, written])
+        return self._single(Kind.DICT, [written_keys, written])
 
-    def _numbers(self, value: list[Any]) -> Any:
+    def _numbers(self, value: Sequence[Any]) -> Any:
         """Many numbers of one type."""
-        leaf = None if len(set(map(type, value))) > 1 else write_numbers(value)
+        leaf = write_numbers(value)
         if leaf is None:
             return value
         if self._depth >= MAX_DEPTH - 1:
@@ -215,7 +238,7 @@ class ObjectWriter(Rows):
         name, data = leaf
         return self._row([Kind.NUMBERS, name, self._place(data)])
 
-    def _tuples(self, value: list[tuple[Any, ...]]) -> Any:
+    def _tuples(self, value: Sequence[tuple[Any, ...]]) -> Any:
         """Many tuples of one length, by column."""
         self._enter()
         columns: list[Any] = []
@@ -228,14 +251,14 @@ class ObjectWriter(Rows):
         self._depth -= 1
         return self._row([Kind.TUPLES, len(value), columns])
 
-    def _repeated(self, value: list[Any], kind: type) -> list[Any]:
+    def _repeated(self, value: Sequence[Any], serializer: Serializer) -> list[Any]:
         """Instances of one class that are stored once, however often they come."""
         self._enter()
         ids = list(map(id, value))
         for identity, item in dict(zip(ids, value, strict=True)).items():
             if identity not in self._shared:
                 try:
-                    self._registered(item, kind)
+                    self._share(item, self._row([Kind.INSTANCE, self._type(serializer), self._state(item, serializer)]))
                 except UnfitError as error:
                     error.path.append(f"[{ids.index(identity)}]")
                     raise
@@ -243,58 +266,44 @@ class ObjectWriter(Rows):
         return list(map(self._shared.__getitem__, ids))
 
     def _tuple(self, value: tuple[Any, ...]) -> Any:
-        return self._row([Kind.TUPLE, self._list(list(value))])
+        if len(value) > _FEW:
+            return self._single(Kind.TUPLE, self._list(value))
+        for item in value:
+            kind = type(item)
+            if kind not in _PLAIN and (kind is not str or len(item) >= IN_TREE):
+                return self._single(Kind.TUPLE, self._items(value))
+        return self._single(Kind.TUPLE, value)
 
     def _set(self, value: set[Any]) -> Any:
-        return self._row([Kind.SET, self._list(list(value))])
+        return self._single(Kind.SET, self._list(list(value)))
 
     def _frozenset(self, value: frozenset[Any]) -> Any:
-        return self._row([Kind.FROZENSET, self._list(list(value))])
+        return self._single(Kind.FROZENSET, self._list(list(value)))
 
-    def _array(self, value: np.ndarray[Any, Any]) -> Any:
-        known = self._shared.get(id(value))
-        if known is not None:
-            return known
-        try:
-            name = dtype_name(value.dtype)
-        except EncodeError as error:
-            raise UnfitError(error.what, error.hint) from error
-        if value.nbytes < IN_TREE and value.flags.c_contiguous:
-            order, place = 0, value.tobytes()
-        else:
-            order, data = bytes_of(value)
-            place = self._place(data)
-        return self._share(value, self._row([Kind.ARRAY, name, list(value.shape), order, place]))
-
-    def _scalar(self, value: Any) -> Any:
-        try:
-            # An empty text has a byte that is not of it.
-            return self._row([Kind.SCALAR, dtype_name(value.dtype), value.tobytes()[: value.dtype.itemsize]])
-        except EncodeError as error:
-            raise UnfitError(error.what, error.hint) from error
-
-    def _records(self, value: list[Any], serializer: Serializer) -> Any:
+    def _records(self, value: Sequence[Any], serializer: Serializer) -> Any:
         """Many instances of one class, by column."""
         self._enter()
         fields: tuple[str, ...] = serializer.fields or ()
         columns: list[Any] = []
         checked = False
         try:
-            taken = list(_columns_of(value, serializer.take))
-            check_all(serializer, value, taken)
-            checked = True
-            for column in taken:
-                columns.append(self._list(column))  # noqa: PERF401 - the error needs to know how many are done
+            found = serializer.fit.dictionaries(value)
+            if found is None:
+                check_attributes(serializer, value)
+            for place, column in enumerate(_columns_of(value, serializer.take, found)):
+                checked = False
+                kinds = set(map(type, column))
+                check_column(serializer, place, column, kinds)
+                checked = True
+                columns.append(self._list(column, kinds))
         except UnfitError as error:
             if checked:  # the column's path begins with the number of the record
                 error.path.insert(len(error.path) - 1, f".{fields[len(columns)]}")
             raise
         except RecursionError:
             raise
-        except Exception as error:  # as in _registered
-            raise UnfitError(
-                f"can not serialize {text_of(serializer.cls)} object: {type(error).__name__}: {error}"
-            ) from error
+        except Exception as error:  # as in _state
+            raise _unfit(serializer.cls, error) from error
         self._depth -= 1
         return self._row([Kind.RECORDS, self._type(serializer), len(value), columns])
 
@@ -310,25 +319,32 @@ class ObjectWriter(Rows):
             known = self._shared.get(id(value))
             if known is not None:
                 return known
+            if not serializer.constant:
+                row = [Kind.INSTANCE, self._type(serializer), self._state(value, serializer)]
+                return self._share(value, self._row(row))
+        state = self._state(value, serializer)
+        return self._single(Kind.INSTANCE, [self._type(serializer), state])
+
+    def _state(self, value: Any, serializer: Serializer) -> Any:
+        """What an instance is written as."""
         try:
             state = serializer.take(value, self._manager) if serializer.managed else serializer.take(value)
-        except FedpostError as error:
-            raise UnfitError(f"can not serialize {text_of(kind)} object: {error.what}", error.hint) from error
         except RecursionError:
             raise
         except Exception as error:  # the user's own code, or an object that is only half there
-            raise UnfitError(f"can not serialize {text_of(kind)} object: {type(error).__name__}: {error}") from error
-        self._alive.append(state)
-        fields = serializer.fields
-        if fields is None:
+            raise _unfit(type(value), error) from error
+        if serializer.fields is None:
+            if type(state) is str and len(state) < IN_TREE:
+                return state
+            self._alive.append(state)
             self._enter()
             state = self._value(state)
             self._depth -= 1
-        else:
+            return state
+        if not serializer.fit.fits(value, state):
             check_one(serializer, value, state)
-            state = self._items(list(state), fields)
-        row = self._row([Kind.INSTANCE, self._type(serializer), state])
-        return self._share(value, row) if serializer.shared else row
+        self._alive.append(state)
+        return self._items(state, serializer.fields)
 
     def _state_of(self, value: Any) -> Any:
         """What a cycle is looked for in."""
@@ -342,14 +358,11 @@ class ObjectWriter(Rows):
         return state if serializer.fields is None else Fields(zip(serializer.fields, state, strict=True))
 
 
-_OPTIONS: Final = (
-    ormsgpack.OPT_PASSTHROUGH_SUBCLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATETIME
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
-    | ormsgpack.OPT_PASSTHROUGH_ENUM
-    | ormsgpack.OPT_PASSTHROUGH_UUID
-)
+def _unfit(kind: type, error: Exception) -> UnfitError:
+    what = f"can not serialize {text_of(kind)} object"
+    if isinstance(error, FedpostError):
+        return UnfitError(f"{what}: {error.what}", error.hint)
+    return UnfitError(f"{what}: {type(error).__name__}: {error}")
 
 
 _WRITERS: Final[Mapping[type, Callable[[ObjectWriter, Any], Any]]] = {
@@ -371,7 +384,16 @@ _WRITERS: Final[Mapping[type, Callable[[ObjectWriter, Any], Any]]] = {
 }
 
 
-def _columns_of(values: list[Any], take: Callable[[Any], Any]) -> Iterator[list[Any]]:
+def _columns_of(
+    values: Sequence[Any], take: Callable[[Any], Any], dictionaries: list[Mapping[str, Any]] | None
+) -> Iterator[list[Any]]:
     if isinstance(take, attrgetter):  # a column at a time needs no tuple for each instance
-        return (list(map(attrgetter(name), values)) for name in take.__reduce__()[1])
+        return (_column(name, values, dictionaries) for name in take.__reduce__()[1])
     return map(list, zip(*map(take, values), strict=True))
+
+
+def _column(name: str, values: Sequence[Any], dictionaries: list[Mapping[str, Any]] | None) -> list[Any]:
+    if dictionaries is not None:
+        with suppress(KeyError):  # the next line says what is missing
+            return list(map(itemgetter(name), dictionaries))
+    return list(map(attrgetter(name), values))

@@ -70,8 +70,9 @@ def set_of(items: Sequence[Any]) -> set[Any]:
 
 
 def _are_harmless(keys: Sequence[Any]) -> bool:
-    kinds = set(map(type, keys))
-    return kinds <= _SAFE or (len(keys) <= _FEW and kinds <= _NUMBERS)
+    if len(keys) <= _FEW:
+        return _NUMBERS.issuperset(map(type, keys))
+    return _SAFE.issuperset(map(type, keys))
 
 
 def _fill(out: dict[Any, Any] | set[Any], keys: Sequence[Any], entries: Callable[[], Iterable[Any]]) -> None:

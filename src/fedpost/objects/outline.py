@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -12,8 +13,20 @@ import ormsgpack
 from fedpost.errors import DecodeError
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.objects.arrays import numbers_size, scalar_of, shape_of
+from fedpost.objects.plans import types_of
 from fedpost.objects.trees import tree_of
-from fedpost.objects.wire import REFERENCE, Kind, Text, Tree
+from fedpost.objects.wire import (
+    ALONE,
+    EXACTLY,
+    IN_PLACE,
+    MAY_STAND_IN_PLACE,
+    MOST_IN_PLACE,
+    ONE_PART,
+    REFERENCE,
+    Kind,
+    Text,
+    Tree,
+)
 
 __all__ = ["DEEPEST", "Node", "outline", "type_names"]
 
@@ -80,37 +93,81 @@ def type_names(frame: Frame, *, limits: Limits = DEFAULT_LIMITS) -> list[str]:
         DecodeError: The frame holds no object, or an impossible one.
     """
     tree, _ = tree_of(frame, limits)
-    return [_type_name(row.name, row.version) for row in tree.types]
+    return [_type_name(row.name, row.version) for row in types_of(tree.types)]
 
 
 class _Outline:
     def __init__(self, tree: Tree, leaves: int, frame: Frame, deepest: int) -> None:
-        self._tree = tree
+        self._types = types_of(tree.types)
         self._leaves = leaves
         self._frame = frame
         self._deepest = deepest
         self._rows: list[Any] = []
+        """Those in place as well, each behind the rows in it."""
+        self._numbers: dict[int, int] = {}
+        """Of the rows in the table, which row that is."""
+        self._refused: list[DecodeError] = []
         self._uses = bytearray()
         self._lengths: list[int | None] = []
         """Of rows that are lists, how many items they have."""
         self._leaves_used: set[Any] = set()
         self._sizes: dict[int, int] = {}
         """Bytes by the identity of each list and dictionary, which the rows keep alive."""
-        for index, packed in enumerate(tree.table):
-            row = _unpack(packed)
-            try:
-                outside = self._outside(row)
-                size = self._weigh(row) + outside
-                self._lengths.append(self._length_of(row, outside))
-            except (ValueError, TypeError, IndexError) as error:
-                raise _impossible(index, error) from error
-            self._rows.append(row)
-            self._uses.append(0)
-            self._sizes[id(row)] = size
-        self._root = _unpack(tree.root)
+        for number, packed in enumerate(tree.table):
+            row = self._unpack(packed, number)
+            self._numbers[number] = self._add(row, f"row {number} of the object")
+        self._root = self._unpack(tree.root, None)
         self._weigh(self._root)
         self._told: dict[int, Node] = {}
         self._nodes = 0
+
+    def _add(self, row: Any, where: str) -> _Row:
+        try:
+            outside = self._outside(row)
+            size = self._weigh(row) + outside
+            length = self._length_of(row, outside)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _impossible(where, error) from error
+        self._lengths.append(length)
+        self._rows.append(row)
+        self._uses.append(0)
+        self._sizes[id(row)] = size
+        return _Row(len(self._rows) - 1)
+
+    def _unpack(self, packed: msgspec.Raw, number: int | None) -> Any:
+        """A row or the root; rows in place are added as they are found."""
+        where = "object tree" if number is None else f"row {number} of the object"
+        self._refused.clear()
+        try:
+            return ormsgpack.unpackb(memoryview(packed), ext_hook=partial(self._extension, where))
+        except ormsgpack.MsgpackDecodeError as error:
+            raise (self._refused or [DecodeError(str(error), where=where)])[0] from error
+
+    def _extension(self, where: str, code: int, data: bytes) -> _Row:
+        try:
+            return self._found(where, code, data)
+        except DecodeError as error:  # MessagePack's own does not say what failed
+            self._refused.append(error)
+            raise
+
+    def _found(self, where: str, code: int, data: bytes) -> _Row:
+        kind = code - IN_PLACE
+        if code == REFERENCE and len(data) <= 8:  # noqa: PLR2004 - more rows than memory has
+            found = self._numbers.get(int.from_bytes(data, "little"))
+            if found is None:
+                raise DecodeError("a reference to no earlier row", where="object tree")
+            return _Row(found)
+        if kind not in MAY_STAND_IN_PLACE or (len(data) > MOST_IN_PLACE and kind not in ALONE):
+            raise DecodeError("an extension of MessagePack that objects do not use", where="object tree")
+        try:
+            EXACTLY(data)
+        except msgspec.DecodeError as error:
+            raise DecodeError(str(error), where=where) from error
+        hook = partial(self._extension, where) if len(data) <= MOST_IN_PLACE else None
+        part = ormsgpack.unpackb(data, ext_hook=hook)
+        if kind not in ONE_PART and type(part) is not list:
+            raise DecodeError("a row in place that is no array", where=where)
+        return self._add([kind, part] if kind in ONE_PART else [kind, *part], where)
 
     def root(self) -> Node:
         return self._node("$", self._root, 0)
@@ -138,8 +195,6 @@ class _Outline:
 
     def _size(self, value: Any) -> int:
         if isinstance(value, _Row):
-            if value >= len(self._rows):
-                raise DecodeError("a reference to no earlier row", where="object tree")
             self._uses[value] = min(self._uses[value] + 1, 2)
             return 3 + (self._sizes[id(self._rows[value])] if self._uses[value] == 1 else 0)
         if type(value) in _CONTAINERS:
@@ -149,7 +204,7 @@ class _Outline:
     def _outside(self, row: Any) -> int:
         """Bytes of a leaf that are not in the tree."""
         if type(row) is not list or not row or type(row[0]) is not int or not 0 <= row[0] < len(Kind.NAMES):
-            raise DecodeError("of no known kind", where=f"row {len(self._rows)} of the object")
+            raise DecodeError("of no known kind", where="object tree")
         if row[0] not in _PLACES:
             return 0
         place = row[_PLACES[row[0]]]
@@ -180,8 +235,8 @@ class _Outline:
         if not columns or {self._length(column) for column in _list(columns)} != {_number(count, 1 << 62)}:
             raise DecodeError("a column does not have a value for each record")
         if row[0] == Kind.RECORDS:
-            number = _number(row[1], len(self._tree.types))
-            if len(self._tree.types[number].fields or ()) != len(columns):
+            number = _number(row[1], len(self._types))
+            if len(self._types[number].fields or ()) != len(columns):
                 raise DecodeError("records without a column for each field")
         return int(count)
 
@@ -213,7 +268,7 @@ class _Outline:
         try:
             node = self._of_kind(key, index, kind, parts, self._sizes[id(self._rows[index])], depth)
         except (ValueError, TypeError, IndexError) as error:
-            raise _impossible(index, error) from error
+            raise _impossible("object tree", error) from error
         if self._uses[index] > 1:
             node = msgspec.structs.replace(node, shared=int(index))
             self._told[index] = node
@@ -235,7 +290,7 @@ class _Outline:
             return Node(key, f"array {_cut(name)}", size, "×".join(map(str, shape)) or "0-d")
         if kind == Kind.INSTANCE:
             number, state = parts
-            row = self._tree.types[_number(number, len(self._tree.types))]
+            row = self._types[_number(number, len(self._types))]
             name = _type_name(row.name, row.version)
             if row.fields is None:
                 return self._parent(key, name, size, 1, [("", state)], depth)
@@ -244,7 +299,7 @@ class _Outline:
             )
         if kind == Kind.RECORDS:
             number, count, columns = parts
-            row = self._tree.types[_number(number, len(self._tree.types))]
+            row = self._types[_number(number, len(self._types))]
             fields = row.fields or []
             name = f"list of {_number(count, 1 << 62)} {_type_name(row.name, row.version)}"
             names = (f"[:]{_key(field)}" for field in fields)
@@ -287,22 +342,10 @@ _MANY: Final = 0xFFFF
 """Lengths from which on a container's head takes more bytes."""
 
 
-def _impossible(index: int, error: Exception) -> DecodeError:
+def _impossible(where: str, error: Exception) -> DecodeError:
     if isinstance(error, DecodeError):
-        return error if error.where else DecodeError(error.what, where=f"row {int(index)} of the object")
-    return DecodeError(f"impossible: {error}", where=f"row {int(index)} of the object")
-
-
-def _unpack(packed: msgspec.Raw) -> Any:
-    def hook(code: int, data: bytes) -> Any:
-        if code != REFERENCE or len(data) > 8:  # noqa: PLR2004 - more rows than memory has
-            raise DecodeError("an extension of MessagePack that objects do not use", where="object tree")
-        return _Row(int.from_bytes(data, "little"))
-
-    try:
-        return ormsgpack.unpackb(memoryview(packed), ext_hook=hook)
-    except ormsgpack.MsgpackDecodeError as error:
-        raise DecodeError(str(error), where="object tree") from error
+        return error if error.where else DecodeError(error.what, where=where)
+    return DecodeError(f"impossible: {error}", where=where)
 
 
 def _number(value: Any, end: int) -> int:

@@ -6,31 +6,83 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-from fedpost.errors import DecodeError, RemoteError, TransportError, UnsupportedError
-from fedpost.objects.annotations import ANYTHING
-from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
-from fedpost.objects.wire import TypeRow
+import msgspec
 
-__all__ = ["Plan", "check_types", "plan_for"]
+from fedpost.errors import DecodeError, RemoteError, TransportError, UnsupportedError
+from fedpost.objects.annotations import ANYTHING, Tests, untested
+from fedpost.objects.types import Serializer, TypeRegistry, qualified_name
+from fedpost.objects.wire import TYPES_DECODER, TypeRow
+
+__all__ = ["Plan", "Types", "check_columns", "types_of"]
 
 
 _NAME_OF: Final = attrgetter("name", "version")
 
 
-def check_types(rows: Sequence[TypeRow], registry: TypeRegistry) -> None:
-    """Look at the types of a tree before any of them is made something of.
+class Types:
+    """The types of a tree, and how instances of them are built here. Those seen before are known by their bytes.
+
+    Args:
+        packed: What the tree says of them.
+        registry: Which may be built.
 
     Raises:
-        DecodeError: One comes twice.
+        DecodeError: They are none, or one comes twice.
         UnsupportedError: There are more than are registered.
     """
-    if len(rows) > 1 and len(set(map(_NAME_OF, rows))) < len(rows):
-        raise DecodeError("a type comes twice", where="object tree")
-    if len(rows) > registry.most_names:
-        raise UnsupportedError(f"{len(rows)} types, {registry.most_names} are known here", where="object tree")
+
+    __slots__ = ("_key", "_plans", "_registry", "_rows", "count")
+
+    def __init__(self, packed: msgspec.Raw, registry: TypeRegistry) -> None:
+        self._key = bytes(memoryview(packed))
+        self._plans: list[Plan | None] | None = registry.tables.get(self._key)
+        if self._plans is not None:
+            self.count = len(self._plans)
+            return
+        self._registry = registry
+        self._rows = rows = types_of(packed)
+        self.count = len(rows)
+        if len(rows) > 1 and len(set(map(_NAME_OF, rows))) < len(rows):
+            raise DecodeError("a type comes twice", where="object tree")
+        if len(rows) > registry.most_names:
+            raise UnsupportedError(f"{len(rows)} types, {registry.most_names} are known here", where="object tree")
+
+    def plan(self, number: int) -> Plan:
+        """How instances of one of them are built.
+
+        Raises:
+            UnsupportedError: The type is not registered, or only in an earlier version.
+        """
+        known = self._plans
+        plan = None if known is None else known[number]
+        return _plan_for(self._rows[number], self._registry) if plan is None else plan
+
+    def keep(self, plans: list[Plan | None]) -> None:
+        """Remember the plans of a tree that was read."""
+        if self._plans is None and len(self._key) <= _LONGEST_KEY:
+            tables = self._registry.tables
+            if len(tables) >= _MOST_KEPT:
+                tables.clear()
+            tables[self._key] = plans
 
 
-def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
+_LONGEST_KEY: Final = 4096
+_MOST_KEPT: Final = 256
+
+
+def types_of(packed: msgspec.Raw) -> list[TypeRow]:
+    """The types of a tree.
+
+    Raises:
+        DecodeError: They are none.
+    """
+    try:
+        return TYPES_DECODER.decode(packed)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(str(error), where="object tree") from error
+
+
+def _plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
     """How instances of a type that somebody wrote are built here.
 
     Raises:
@@ -55,6 +107,13 @@ def plan_for(row: TypeRow, registry: TypeRegistry) -> Plan:
         if plan.direct:
             plans[serializer] = plan
     return plan
+
+
+def _pass(tests: Tests, state: Sequence[Any]) -> bool:
+    return all(test(state[place]) for place, test in tests)
+
+
+_MOST_FITTING: Final = 64
 
 
 class Plan:
@@ -85,7 +144,8 @@ class Plan:
             self._upgrades.append(serializer.upgrades[version])
         self.direct = not self._upgrades and (row.fields is None or tuple(row.fields) == serializer.fields)
         self._checks = [(name, serializer.checks.get(name, ANYTHING)) for name in serializer.fields or ()]
-        self._exact = [check.exact for _, check in self._checks]
+        self._fitting: dict[tuple[type, ...], Tests] = {}
+        """By the types of values that were seen, the tests that these types leave."""
 
     def build(self, state: Any, manager: Any) -> Any:
         """One instance of a state."""
@@ -94,7 +154,9 @@ class Plan:
             if not self.direct:
                 state = self._upgraded(state)
             if serializer.fields is not None:
-                self._check(state)
+                tests = self._fitting.get((*map(type, state),))
+                if tests is None or (tests and not _pass(tests, state)):
+                    self._check(state)
             return serializer.make(state, manager) if serializer.managed else serializer.make(state)
         except (RemoteError, TransportError):
             raise
@@ -102,14 +164,12 @@ class Plan:
             raise self._refused(error) from error
 
     def _check(self, state: Sequence[Any]) -> None:
-        for exact, value in zip(self._exact, state, strict=True):
-            if type(value) not in exact:
-                break
-        else:
-            return
         for (name, check), value in zip(self._checks, state, strict=True):
             if not check.passes(value):
                 raise self._wrong(name, check.text, value)
+        kinds = tuple(map(type, state))
+        if len(self._fitting) < _MOST_FITTING:
+            self._fitting[kinds] = untested(kinds, [check for _, check in self._checks])
 
     def build_all(self, columns: Sequence[list[Any]], manager: Any) -> list[Any]:
         """Instances by column."""
@@ -166,3 +226,15 @@ class Plan:
         return DecodeError(
             f"{self.serializer.name!r} cannot be built: {type(error).__name__}: {error}", where="object tree"
         )
+
+
+def check_columns(count: Any, columns: Any, what: str) -> None:
+    """Compare the lengths of columns with what is said of them.
+
+    Raises:
+        DecodeError: They differ, or are none.
+    """
+    if type(count) is not int or type(columns) is not list:
+        raise DecodeError(f"{what} without a number, or columns that are no list")
+    if {type(column) for column in columns} != {list} or {len(column) for column in columns} != {count}:
+        raise DecodeError(f"a column of {what} does not have a value for each")

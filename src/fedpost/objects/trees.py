@@ -14,6 +14,7 @@ import msgspec
 from fedpost.errors import DecodeError, LimitError
 from fedpost.frame import Frame, Limits
 from fedpost.frame.header import array_length
+from fedpost.objects.counting import containers_in
 from fedpost.objects.wire import PACKED_TREE_DECODER, SECTION, TREE_DECODER, PackedTree, Tree
 
 __all__ = ["Budget", "tree_of"]
@@ -56,12 +57,16 @@ def _count(tree: PackedTree, data: memoryview, limits: Limits) -> None:
         raise LimitError(f"{rows} rows, {limits.max_items >> 5} allowed", where="object tree", hint=_HINT)
     if len(memoryview(tree.types)) > _MOST_TYPES:
         raise LimitError(f"types of more than {_MOST_TYPES} bytes", where="object tree")
+    whole = bytes(data)
     if len(data) > limits.max_items >> 2:
-        whole = bytes(data)
         memory = sum(cost * (len(whole) - len(whole.translate(None, marks))) for marks, cost in _MARKS)
         if memory > limits.max_items << 4:
             text = f"items that may take {memory} bytes, {limits.max_items << 4} allowed"
             raise LimitError(text, where="object tree", hint=_HINT)
+    most = limits.max_items >> 5
+    if containers_in(whole, most) > most:
+        text = f"more than {most} lists, dictionaries and rows in place"
+        raise LimitError(text, where="object tree", hint=_HINT)
 
 
 _MARKS: Final = (
@@ -78,18 +83,18 @@ class Budget:
     """What building an object may come to.
 
     Args:
-        frame: The frame that holds it.
+        frame: The frame that holds its leaves; None if there are none.
         limits: The receiver's.
         rows: The number of its rows.
     """
 
     __slots__ = ("_copies", "_frame", "_limits", "_numbers", "_objects")
 
-    def __init__(self, frame: Frame, limits: Limits, rows: int) -> None:
+    def __init__(self, frame: Frame | None, limits: Limits, rows: int) -> None:
         self._limits = limits
         self._objects = (limits.max_items >> 4) - rows
         self._numbers = limits.max_items >> 2
-        self._frame: Frame | None = frame
+        self._frame = frame
         self._copies = limits.free_raw >> 1
 
     def objects(self, count: int) -> None:

@@ -11,12 +11,15 @@ import difflib
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+import msgspec
+
 from fedpost.errors import ConfigError, RegistryError
-from fedpost.objects.annotations import ANYTHING, Check
+from fedpost.objects.annotations import Check
+from fedpost.objects.fit import Fitness
 
 __all__ = ["Decomposer", "Serializer", "TypeRegistry", "Unknown", "qualified_name"]
 
@@ -48,6 +51,8 @@ class Serializer:
         aliases: Further names under which it is read.
         subclasses: Whether instances of subclasses are written as this class, and come back as it.
         shared: Whether an instance that is referred to twice is stored once, and comes back as one object.
+        constant: Whether there is one object for a state, as for the name of a member of an enumeration: then it may
+            be stored more than once, and is one object still.
         managed: Whether ``take`` and ``make`` get the manager as well.
     """
 
@@ -66,10 +71,12 @@ class Serializer:
     aliases: tuple[str, ...] = ()
     subclasses: bool = False
     shared: bool = False
+    constant: bool = False
     managed: bool = False
-    row: list[Any] = field(init=False)
+    packed: bytes = field(init=False, repr=False)
     """What a tree says of the type."""
-    _checked: list[tuple[int, str, Check]] = field(init=False, repr=False)
+    fit: Fitness = field(init=False, repr=False)
+    """Whether instances may be written."""
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -77,57 +84,17 @@ class Serializer:
                 raise ConfigError(
                     f"{name!r} is not a name for a type", hint="Begin with a letter; at most 200 characters, no spaces."
                 )
-        row = [self.name, self.version, None if self.fields is None else list(self.fields)]
-        object.__setattr__(self, "row", row)
-        checked = [(index, name, self.checks.get(name, ANYTHING)) for index, name in enumerate(self.fields or ())]
-        object.__setattr__(self, "_checked", [entry for entry in checked if entry[2] is not ANYTHING])
+        fit = Fitness(self.cls, self.fields or (), self.checks, self.attributes)
+        object.__setattr__(self, "fit", fit)
         if type(self.version) is not int or not 1 <= self.version < _MAX_VERSION:
             raise ConfigError(f"version {self.version!r} of {self.name!r} is not a whole number from 1")
         if strange := [number for number in self.upgrades if number not in range(1, self.version)]:
             raise ConfigError(f"{self.name!r} has version {self.version} and an upgrade from version {strange[0]!r}")
-
-    def unfit(self, values: Sequence[Any], columns: Sequence[Sequence[Any]]) -> tuple[int, str, str] | None:
-        """What a reader would refuse, or never see, of instances that are about to be written.
-
-        Args:
-            values: The instances, one at least, of one class. One of a subclass is written as its base by intent.
-            columns: For each field, its values in all of them.
-
-        Returns:
-            The number of the instance, the name of the field or nothing, and what is wrong; None if all is well.
-        """
-        held = self.attributes
-        if held is not None and type(values[0]) is self.cls and not all(map(held.issuperset, map(vars, values))):
-            index, names = next(
-                (index, more) for index, value in enumerate(values) if (more := vars(value).keys() - held)
-            )
-            return (
-                index,
-                "",
-                f"holds more than its fields: {', '.join(map(repr, sorted(map(str, names))[:_MOST_NAMED]))}",
-            )
-        for place, name, check in self._checked:
-            column = columns[place]
-            if not check.passes_all(column):
-                index = next(index for index, value in enumerate(column) if not check.passes(value))
-                return index, name, f"{check.text} was expected, not {qualified_name(type(column[index]))}"
-        return None
-
-    def unfit_one(self, value: Any, state: Sequence[Any]) -> tuple[str, str] | None:
-        """As :meth:`unfit`, of one instance and the values of its fields."""
-        held = self.attributes
-        if held is None or held.issuperset(vars(value)) or type(value) is not self.cls:
-            for place, _name, check in self._checked:
-                item = state[place]
-                if type(item) not in check.exact and not check.test(item):
-                    break
-            else:
-                return None
-        found = self.unfit([value], [[item] for item in state])
-        return None if found is None else found[1:]
-
-
-_MOST_NAMED: Final = 5
+        try:
+            packed = msgspec.msgpack.encode([self.name, self.version, self.fields])
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{self.name!r} is not a name for a type: {error}") from error
+        object.__setattr__(self, "packed", packed)
 
 
 class Decomposer(ABC):
@@ -180,6 +147,8 @@ class TypeRegistry:
         self._found: dict[type, Serializer | None] = {}
         self.plans: dict[Serializer, Any] = {}
         """How readers build the types: theirs to fill. Kept here so that classes go with their registry."""
+        self.tables: dict[bytes, Any] = {}
+        """The same for all types of a tree, by what it says of them."""
 
     def add(self, serializer: Serializer) -> None:
         """Register a class.
@@ -222,7 +191,7 @@ class TypeRegistry:
             gone = self._by_class[cls]
             self._by_class = {kept: entry for kept, entry in self._by_class.items() if kept is not cls}
             self._by_name = {name: entry for name, entry in self._by_name.items() if entry is not gone}
-            self._found, self.plans = {}, {}
+            self._found, self.plans, self.tables = {}, {}, {}
 
     def change(self, cls: type, **changes: Any) -> None:
         """Replace parts of a registered class's serializer.
@@ -238,7 +207,7 @@ class TypeRegistry:
             new = replace(self._by_class[cls], **changes)
             self._by_class = {**self._by_class, cls: new}
             self._by_name = {**self._by_name, **dict.fromkeys((new.name, *new.aliases), new)}
-            self._found, self.plans = {}, {}
+            self._found, self.plans, self.tables = {}, {}, {}
 
     def for_class(self, cls: type) -> Serializer | None:
         """The serializer that writes instances of a class: its own, or that of the nearest base that allows it."""

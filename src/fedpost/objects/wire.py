@@ -2,7 +2,8 @@
 
 Rules: what MessagePack keeps exactly stands in the tree as it is; anything else is a row of a table, and a reference to
 that row in its place. Rows refer backwards only, so a reader builds them in order and never recurses. A row that is a
-container is referred to once, so nothing small can stand for something huge; a large leaf may be referred to often.
+container is referred to once, so nothing small can stand for something huge; a large leaf may be referred to often. Of
+what is referred to once, the small stands in its place itself: its bytes bound how deep such rows are in each other.
 """
 
 from __future__ import annotations
@@ -13,25 +14,37 @@ import msgspec
 import ormsgpack
 
 __all__ = [
+    "ALONE",
+    "EXACTLY",
     "IN_HEADER",
+    "IN_PLACE",
     "IN_TREE",
     "MAX_DEPTH",
+    "MAY_STAND_IN_PLACE",
+    "MOST_IN_PLACE",
     "NEAR",
     "NUMBERS",
+    "ONE_PART",
     "RECORDS",
     "REFERENCE",
     "SECTION",
+    "TYPES_DECODER",
     "Kind",
     "PackedTree",
     "Text",
     "Tree",
     "TypeRow",
+    "packed_length",
     "reference",
 ]
 
 SECTION: Final = "object"
 REFERENCE: Final = 1
-"""The code of the one MessagePack extension: the number of a row, unsigned, little-endian, without zeros at its end."""
+"""The code of a MessagePack extension: the number of a row, unsigned, little-endian, without zeros at its end."""
+IN_PLACE: Final = 16
+"""The code of an extension that is a row itself is this and the row's kind."""
+MOST_IN_PLACE: Final = 255
+"""Bytes of such a row at most."""
 IN_TREE: Final = 4096
 """Leaves of fewer bytes stand in the tree, others in segments of their own."""
 IN_HEADER: Final = 1 << 16
@@ -69,6 +82,13 @@ class Kind:
     )
 
 
+ONE_PART: Final = frozenset({Kind.INTEGER, Kind.TUPLE, Kind.SET, Kind.FROZENSET})
+"""Rows of one part: in place they are that part, and others the array of their parts."""
+ALONE: Final = frozenset({Kind.INTEGER, Kind.SCALAR, Kind.ARRAY})
+"""Rows that refer to nothing: in place they may be longer, as they are not in each other."""
+MAY_STAND_IN_PLACE: Final = ONE_PART | ALONE | {Kind.DICT, Kind.INSTANCE}
+
+
 class Text:
     """What the bytes of a blob are."""
 
@@ -99,12 +119,12 @@ class Tree(msgspec.Struct, array_like=True, frozen=True):
     """The whole of an object but for its large leaves.
 
     Attributes:
-        types: What instances refer to by number.
+        types: What instances refer to by number, packed: most readers have seen the same before.
         table: The rows.
         root: The value itself.
     """
 
-    types: list[TypeRow]
+    types: msgspec.Raw
     table: list[msgspec.Raw]
     root: msgspec.Raw
 
@@ -117,6 +137,9 @@ class PackedTree(msgspec.Struct, array_like=True, frozen=True):
     root: msgspec.Raw
 
 
+EXACTLY: Final = msgspec.msgpack.Decoder(msgspec.Raw).decode
+"""Refuses bytes that are not one value."""
+TYPES_DECODER: Final = msgspec.msgpack.Decoder(list[TypeRow])
 TREE_DECODER: Final = msgspec.msgpack.Decoder(Tree)
 PACKED_TREE_DECODER: Final = msgspec.msgpack.Decoder(PackedTree)
 
@@ -124,6 +147,16 @@ PACKED_TREE_DECODER: Final = msgspec.msgpack.Decoder(PackedTree)
 def reference(index: int) -> Any:
     """What stands in the tree for a row."""
     return ormsgpack.Ext(REFERENCE, index.to_bytes(max(1, -(-index.bit_length() // 8)), "little"))
+
+
+_SHORT: Final = tuple(bytes((0x90 | count,)) for count in range(16))
+
+
+def packed_length(count: int) -> bytes:
+    """What an array of so many items begins with."""
+    if count < len(_SHORT):
+        return _SHORT[count]
+    return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
 
 
 NEAR: Final = tuple(reference(index) for index in range(256))

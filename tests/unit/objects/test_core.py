@@ -380,7 +380,7 @@ def test_items_that_take_much_memory_are_counted():
         loads(dumps([[] for _ in range(1_500_000)]), limits=limits)
     assert "max_items" in str(caught.value.hint)
     with pytest.raises(LimitError, match="rows"):
-        loads(dumps([set() for _ in range(140_000)]), limits=limits)
+        loads(dumps([{()} for _ in range(200_000)]), limits=limits)
     with pytest.raises(LimitError, match="objects"):
         loads(dumps([(None, None)] * 280_000), limits=limits)
 
@@ -398,3 +398,77 @@ def test_a_frozen_registry_does_not_change():
         asked.add_lazy("package", ("package.Name",), lambda: [described(Counted)])
     assert asked.names == before
     assert Counted not in asked
+
+
+# ── rows in place ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parts_of(value, registry):
+    """How many types and rows a value's tree has, and the codes of the extensions in its root."""
+    codes: list[int] = []
+    packed = to_frame(value, registry=registry).section(SECTION, msgspec.Raw)
+    types, table, _ = msgspec.msgpack.decode(packed, ext_hook=lambda code, _: codes.append(code))
+    return len(types), len(table), codes
+
+
+def test_small_rows_stand_in_place(registry):
+    message = {"task": Task(1, (2, {3})), "phase": [Phase.TRAIN, Phase.TRAIN], "rates": np.zeros(30), "big": 1 << 90}
+    assert parts_of(message, registry) == (2, 0, [25, 25, 25, 23, 16])
+    assert parts_of([("x" * 300,)], registry) == (0, 1, [1])
+    back = loads(dumps(message, registry=registry), registry=registry)
+    assert back["task"] == message["task"]
+    assert back["phase"] == message["phase"]
+
+
+def test_arrays_stand_in_place_unless_they_come_again(registry):
+    rates = np.arange(30)
+    assert parts_of([rates], registry) == (0, 0, [23])
+    assert parts_of([rates, rates], registry) == (0, 1, [1, 1])
+    assert parts_of([(rates,)], registry) == (0, 1, [18])
+    for value in ([rates, {"again": rates}], [rates, (rates,)], [(rates,), rates], [Task(1, rates), [rates]]):
+        back = loads(dumps(value, registry=registry), registry=registry)
+        held = list(leaves_of(back))
+        assert len(held) == 2
+        assert held[0] is held[1]
+        assert np.array_equal(held[0], rates)
+
+
+def leaves_of(value):
+    if isinstance(value, np.ndarray):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from leaves_of(inner)
+    if isinstance(value, Task):
+        yield from leaves_of(value.content)
+
+
+def test_a_dictionary_may_begin_with_text(registry):
+    value = {"a": (1,), 2: {3}, ("b", 4): [Phase.TEST], None: 5}
+    back = loads(dumps(value, registry=registry), registry=registry)
+    assert (back, list(back)) == (value, list(value))
+    with pytest.raises(EncodeError, match=r"\$\[2\]\.content: can not serialize"):
+        dumps({"a": (1,), 2: Task(1, object())}, registry=registry)
+
+
+def test_many_instances_are_left_as_they_are(registry):
+    tasks = [Task(number, number / 2, [str(number)]) for number in range(5000)]
+    before = [len(gc.get_referents(task)) for task in tasks]
+    assert loads(dumps(tasks, registry=registry), registry=registry) == tasks
+    written = [Task(number, "text", [str(number)]) for number in range(5000)]
+    dumps(written, registry=registry)
+    assert [len(gc.get_referents(task)) for task in written] == before
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_one_attribute_too_many_among_many(registry, ask):
+    tasks = [Task(number, "text", ["a"]) for number in range(5000)]
+    if ask:
+        assert all(map(vars, tasks))
+    tasks[4321].more = 5
+    with pytest.raises(EncodeError, match=r"\$\[4321\]: .* holds more than its fields: 'more'"):
+        dumps(tasks, registry=registry)
+    del tasks[4321].content  # the class has a value for it
+    with pytest.raises(EncodeError, match=r"\$\[4321\]: .* holds more than its fields: 'more'"):
+        dumps(tasks, registry=registry)
+    del tasks[4321].more
+    assert loads(dumps(tasks, registry=registry), registry=registry)[4321].content is None

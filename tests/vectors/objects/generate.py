@@ -161,6 +161,8 @@ CASES: dict[str, Any] = {
     "shared": shared,
     "large_tree": lambda: [shared(), ["a text of some length " * 20 for _ in range(160)]],
 }
+# The same with every row in the table, which a writer may do.
+CASES |= {f"{name}_in_table": CASES[name] for name in ("arrays", "containers", "instances")}
 
 
 def load(path: Path, name: str) -> ModuleType:

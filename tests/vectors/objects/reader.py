@@ -14,8 +14,8 @@ from typing import Any
 import msgpack
 
 TEXTS = ("bytes", "bytearray", "memoryview", "str", "str")
-KINDS = ("int", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance")
-MORE = ("numbers", "tuples")
+KINDS = ("int", "blob", "tuple", "set", "frozenset", "dict", "records", "array", "scalar", "instance", "numbers")
+TUPLES = len(KINDS)
 NUMBERS = {"int8": "<b", "int16": "<h", "int32": "<i", "int64": "<q", "uint64": "<Q", "float64": "<d"}
 SHARED = ("blob", "array", "MaskedArray")
 REPEATED = ("vector.Color", "vector.Right")
@@ -36,17 +36,12 @@ class Reader:
     def __init__(self, types: Any, table: Any, root: Any, leaves: list[bytes], element_type: Any) -> None:
         self.types, self.table, self.root, self.leaves = types, table, root, leaves
         self.element_type = element_type
-        self.rows: list[Any] = []
-        self.uses: list[int] = []
-        self.depths: list[int] = []
-        self.used: set[int] = set()
-        self.depth = 0
+        self.rows, self.uses, self.depths, self.used, self.depth = [], [], [], set(), 0
 
     def read(self) -> Any:
         for row in self.table:
             self.depth = 0
-            value = self.row(row)
-            self.rows.append(value)
+            self.rows.append(self.row(row))
             self.uses.append(0)
             self.depths.append(self.depth + 1)
             require(self.depth < 200, "rows that nest 200 deep at most")
@@ -55,10 +50,12 @@ class Reader:
         require(self.used == set(range(len(self.leaves))), "a reference to every leaf")
         return root
 
-    def value(self, item: Any) -> Any:
+    def value(self, item: Any) -> Any:  # noqa: PLR0911 - as row
         """A value of MessagePack, described."""
         if isinstance(item, msgpack.ExtType):
-            require(item.code == 1, "references only")
+            if item.code >= 16:
+                return self.in_place(item.code - 16, item.data)
+            require(item.code == 1, "references and rows only")
             index = int.from_bytes(item.data, "little")
             require(index < len(self.rows), "references to earlier rows")
             self.uses[index] += 1
@@ -76,6 +73,12 @@ class Reader:
             return ["bytes", item.hex()]
         return [type(item).__name__, item]
 
+    def in_place(self, kind: int, data: bytes) -> Any:
+        require(kind in (0, 2, 3, 4, 5, 7, 8, 9) and (len(data) <= 255 or kind in (0, 7, 8)), "rows that may be here")
+        part = msgpack.unpackb(data, strict_map_key=True, unicode_errors="strict")
+        require(kind != 7 or isinstance(part[3], bytes), "arrays in place with their bytes")
+        return self.row([kind, part] if kind in (0, 2, 3, 4) else [kind, *part])
+
     def items(self, item: Any) -> list[Any]:
         kind, *found = self.value(item)
         require(kind == "list", "an array of items")
@@ -88,7 +91,9 @@ class Reader:
 
     def row(self, row: list[Any]) -> Any:  # noqa: PLR0911 - one line a kind
         kind, *parts = row
-        name = (KINDS + MORE)[kind]
+        if kind == TUPLES:
+            return ["list", *(["tuple", *items] for items in self.columns(*parts))]
+        name = KINDS[kind]
         if name == "int":
             return ["int", int.from_bytes(*parts, "little", signed=True)]
         if name == "blob":
@@ -96,17 +101,12 @@ class Reader:
         if name in ("tuple", "set", "frozenset"):
             return [name, *(self.items(*parts) if name == "tuple" else sorted(self.items(*parts), key=repr))]
         if name == "dict":
-            keys, values = map(self.items, parts)
-            return ["dict", *map(list, zip(keys, values, strict=True))]
+            return ["dict", *map(list, zip(*map(self.items, parts), strict=True))]
         if name == "records":
             return ["list", *(self.instance(parts[0], list(state)) for state in self.columns(*parts[1:]))]
         if name == "numbers":
-            return [
-                "list",
-                *(self.value(one) for (one,) in struct.iter_unpack(NUMBERS[parts[0]], self.place(parts[1]))),
-            ]
-        if name == "tuples":
-            return ["list", *(["tuple", *items] for items in self.columns(*parts))]
+            found = struct.iter_unpack(NUMBERS[parts[0]], self.place(parts[1]))
+            return ["list", *(self.value(one) for (one,) in found)]
         if name == "array":
             return [name, *self.array(*parts)]
         if name == "scalar":

@@ -78,8 +78,8 @@ def test_another_reader_gives_the_expected_values(name):
     assert described((HERE / f"{name}.frame").read_bytes()) == expected_of(name)
 
 
-# Times are written as numbers since; their text is read for ever.
-WRITTEN_OTHERWISE = {"times"}
+# Times are written as numbers since; their text is read for ever. Small rows stand in place; they need not.
+WRITTEN_OTHERWISE = {"times", "arrays_in_table", "containers_in_table", "instances_in_table"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WRITTEN_OTHERWISE])
