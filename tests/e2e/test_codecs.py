@@ -9,6 +9,7 @@ import pytest
 
 import fedpost
 from fedpost.codecs import Base
+from fedpost.codecs.auto import LADDER
 from fedpost.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def accuracy(run):
 
 
 def test_eight_sites_with_uq_learn_as_well_from_a_tenth_of_the_bytes(workspace):
-    dense = digits(workspace)
+    dense = digits(workspace, "update=dense")
     lossy = digits(workspace, "update={FitRes: uq(2)}")
     assert abs(accuracy(dense) - accuracy(lossy)) < 0.02
     assert accuracy(lossy) > 0.94
@@ -91,6 +92,15 @@ def test_inspecting_and_converting_an_update_without_its_base(workspace):
     assert "Traceback" not in converted.err
 
 
+def test_a_budget_is_kept_and_what_was_picked_is_told(workspace):
+    run = digits(workspace, "update=auto(budget=1200B/round)", "rounds=4")
+    picks = [event["values"] for event in run.events("step_picked")]
+    assert len(picks) == 4 * 8 + 4, "each result, and each version but the first"
+    assert all(pick["step"] in LADDER and pick["over"] is False for pick in picks)
+    assert all(row["stored"] <= 1200 for row in run.transfers(direction="up") if "tensor" in row)
+    assert "steps picked" in (run.folder / "report.html").read_text()
+
+
 # ── both ways ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -101,7 +111,7 @@ def down(run, **labels):
 
 
 def test_eight_sites_with_uq_both_ways_learn_as_well_from_a_tenth_of_the_bytes_down(workspace):
-    dense = digits(workspace)
+    dense = digits(workspace, "update=dense")
     lossy = digits(workspace, "update=uq(2)")
     assert abs(accuracy(dense) - accuracy(lossy)) < 0.03
     assert up(lossy)[0] * 20 < RAW

@@ -17,13 +17,13 @@ from fedpost.federation.peers import Peer
 from fedpost.federation.pipelines import snapshot_pipeline
 from fedpost.federation.types import Parameters
 from fedpost.federation.versions import Packet, Versions
-from fedpost.frame import Frame
-from fedpost.pipeline import Pipeline, decode_tensors, tensor_sizes
+from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
+from fedpost.pipeline import Pipeline, decode_tensors, picked, tensor_sizes
 from fedpost.protocol import MessageType
 from fedpost.telemetry import Telemetry
 from fedpost.tensors import Array
 
-__all__ = ["Downlink", "Load", "Sizes"]
+__all__ = ["Downlink", "Load", "Sizes", "record_pick"]
 
 Sizes = Mapping[str, tuple[int, int]]
 """Raw and stored bytes of each tensor of a message."""
@@ -98,6 +98,7 @@ class Downlink:
         if versions.packets and versions.packets[-1:] != before[-1:]:
             packet = versions.packets[-1].nbytes
             telemetry.event("model_published", {"bytes": packet, "raw": self._current.nbytes})
+            record_pick(telemetry, Frame.decode(versions.packets[-1].data), DEFAULT_LIMITS)
         return self._current
 
     def load(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> Load:
@@ -175,6 +176,17 @@ class Downlink:
         with self._telemetry.labelled(round=number).span("encode"):
             frame = pipeline.encode(arrays)
         return Load(frame, tensor_sizes(frame))
+
+
+def record_pick(telemetry: Telemetry, frame: Frame, limits: Limits) -> None:
+    """Record the step that an update codec with a budget picked, where such a one made the frame.
+
+    Raises:
+        DecodeError: The frame's notes are impossible.
+    """
+    choice = picked(frame, limits=limits)
+    if choice is not None:
+        telemetry.event("step_picked", {"step": choice.scale, "bytes": choice.nbytes, "over": choice.over})
 
 
 def _why(peer: Peer, way: Sequence[Packet] | None) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from fedpost.errors import ProtocolError, RefusedResultError, RemoteError, StaleError, TransportError
 from fedpost.federation.channel import Channel, Received
+from fedpost.federation.downlink import record_pick
 from fedpost.federation.intake import Intake
 from fedpost.federation.outbox import Outbox, record_bytes
 from fedpost.federation.peers import Peer
@@ -247,6 +248,7 @@ class Inbox:
         except RemoteError as error:
             self._drop(peer.name, error)
             raise
+        record_pick(telemetry, message.frame, self._limits)
         self._accept(message, answer, {})
 
     def _on_evaluation_result(self, message: Message) -> None:

@@ -67,9 +67,9 @@ class Limits:
         max_ratio: Decompressed size over compressed size, per segment.
         max_swell: Decompressed size of a frame over its size, beyond ``free_raw``.
         free_raw: Decompressed size that a frame of any size may come to.
-        max_items: Bytes of an object's tree. What is built out of it is held to it as well: to a row for
-            32 of them, and
-            for every 16 an instance or tuple of a list by column, for every 4 a number of a list of numbers.
+        max_items: Bytes of an object's tree. What is built out of it is held to it as well: for every 32 of them
+            to a row, and to a list or dictionary; for every 16 to an instance or tuple of a list by column; for every 4
+            to a number of a list of numbers.
         max_integer: Bytes of one integer in an object.
     """
 

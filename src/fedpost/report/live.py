@@ -151,6 +151,8 @@ def final_table(summary: RunSummary) -> RenderableType:
     ]
     if summary.ratio is not None:
         rows.append(("raw / wire", f"{summary.ratio:.2f}"))
+    if summary.picks.told:
+        rows.append(("steps", summary.picks.told))
     rows.append(("time", human_seconds(summary.seconds)))
     if summary.problem_count:
         rows.append(("problems", Text(f"{summary.problem_count}", style="yellow")))

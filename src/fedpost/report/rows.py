@@ -8,7 +8,7 @@ import msgspec
 
 from fedpost.telemetry import Transfer
 
-__all__ = ["Bytes", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
+__all__ = ["Bytes", "Picks", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
 
 ProblemKind = Literal["refused", "failed", "lost", "retried"]
 
@@ -39,6 +39,36 @@ class Bytes(msgspec.Struct):
     def raw(self) -> int:
         """Both ways, raw."""
         return self.raw_down + self.raw_up
+
+
+class Picks(msgspec.Struct):
+    """The steps that an update codec with a budget picked, and how often; see :mod:`fedpost.codecs.auto`.
+
+    Attributes:
+        steps: By direction, ``down`` or ``up``, how many messages had which step.
+        over: Messages of both directions that were over the budget with the coarsest step.
+    """
+
+    steps: dict[str, dict[float, int]] = {}
+    over: int = 0
+
+    def add(self, direction: str, step: float, *, over: bool) -> None:
+        """Count one message."""
+        steps = self.steps.setdefault(direction, {})
+        steps[step] = steps.get(step, 0) + 1
+        self.over += over
+
+    @property
+    def told(self) -> str:
+        """In words, or empty when nothing was picked."""
+        parts = []
+        for direction, steps in sorted(self.steps.items()):
+            usual = max(steps, key=lambda step: (steps[step], -step))
+            span = f"{min(steps):g} to {max(steps):g}, mostly {usual:g}" if len(steps) > 1 else f"{usual:g}"
+            parts.append(f"{direction} {span}")
+        if self.over:
+            parts.append(f"{self.over} over the budget")
+        return "; ".join(parts)
 
 
 class Round(msgspec.Struct):

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from fedpost.report.rows import Bytes, Problem, ProblemKind, Round, Site, Stage, Tensor
+from fedpost.report.rows import Bytes, Picks, Problem, ProblemKind, Round, Site, Stage, Tensor
 from fedpost.telemetry import Event, Record, Span, Transfer
 
 __all__ = ["RunSummary", "Summarizer", "summarize"]
@@ -47,6 +47,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         settings: What ``run_started`` said.
         rounds: By number; a round that was not finished has ``ended`` False.
         problems: The latest :data:`MAX_PROBLEMS` of ``problem_count``.
+        picks: What an update codec with a budget picked.
     """
 
     run: str
@@ -64,6 +65,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     problem_count: int
     bytes: Bytes
+    picks: Picks
 
     @property
     def finished_rounds(self) -> int:
@@ -103,6 +105,7 @@ class Summarizer:
         self.problems: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
         self.problem_count = 0
         self.bytes = Bytes()
+        self.picks = Picks()
         self.current: Round | None = None
         self.status = "unfinished"
         self.reason: str | None = None
@@ -144,6 +147,7 @@ class Summarizer:
                 problems=tuple(self.problems),
                 problem_count=self.problem_count,
                 bytes=self.bytes,
+                picks=self.picks,
             )
         )
 
@@ -176,6 +180,8 @@ class Summarizer:
             self.status = str(values.get("status") or "finished")
             self.reason = _text(values.get("reason"))
             self.seconds = _number(values.get("seconds"))
+        elif event.name == "step_picked" and (step := _number(values.get("step"))) is not None:
+            self.picks.add("up" if event.site else "down", step, over=values.get("over") is True)
         row = None if event.round is None else self._round(event.round)
         site = None if event.site is None else self._site(event.site)
         if event.name in _PROBLEMS:

@@ -140,3 +140,15 @@ def test_problems_are_all_counted_and_the_latest_kept():
     summary = summarize(kept)
     assert (summary.problem_count, len(summary.problems), summary.problems[0].reason) == (507, 500, "7")
     assert summary.sites[0].refused == summary.rounds[0].refused == 507
+
+
+def test_steps_that_were_picked_are_counted_by_direction():
+    kept = Kept()
+    telemetry = Telemetry(kept)
+    telemetry.event("run_started", {"run": "r1"})
+    assert summarize(kept).picks.told == ""
+    for site, number, step, over in (("a", 1, 2.0, False), ("b", 1, 2.83, True), ("a", 2, 2.0, False)):
+        telemetry.labelled(round=number, site=site).event("step_picked", {"step": step, "bytes": 10, "over": over})
+    telemetry.labelled(round=1).event("step_picked", {"step": 16.0, "bytes": 10, "over": False})
+    telemetry.labelled(round=1).event("step_picked", {"step": None})
+    assert summarize(kept).picks.told == "down 16; up 2 to 2.83, mostly 2; 1 over the budget"
