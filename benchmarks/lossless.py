@@ -27,7 +27,7 @@ from fedpost.compression import COMPRESSORS
 from fedpost.frame import chunks
 from fedpost.pipeline import Pipeline, decode_tensors
 
-__all__ = ["run"]
+__all__ = ["can_train", "client_change", "run"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Pair = tuple[Callable[[bytearray], Any], Callable[[Any], Any]]
@@ -51,7 +51,7 @@ def run(context: Context) -> Case:
             rows = _measure(context, f"{name} weights, threads: {threads}", name, _cast(weights, name), None, threads)
             found += rows
             targets += _targets(rows, name)
-    change = None if tiny or not _can_train() else _client_change()
+    change = None if tiny or not can_train() else client_change()
     for name in ("float32", "bfloat16") if change else ():
         old, new = (_cast(model, name) for model in change or ())
         found += (rows := _measure(context, f"{name} change", name, new, old, 1))
@@ -232,11 +232,11 @@ def _size(packed: Any) -> int:
 # ── a real change ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _can_train() -> bool:
+def can_train() -> bool:
     return importlib.util.find_spec("torch") is not None and _FASHION.is_dir()
 
 
-def _client_change() -> tuple[Arrays, Arrays]:
+def client_change() -> tuple[Arrays, Arrays]:
     """A model of 1.66 million numbers after 400 central steps, and after one epoch of a client with 600 images."""
     import torch
     from torch import nn

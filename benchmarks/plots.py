@@ -33,13 +33,13 @@ _SCHEMES: Final = {
 }
 """What matplotlib draws with, and the colours by day and by night."""
 
-_PAPER, _INK, _MUTED, _LINE, _OURS, _LIGHT, _OTHERS, _PALE = (colours[0] for colours in _SCHEMES.values())
+_PAPER, INK, _MUTED, _LINE, OURS, _LIGHT, OTHERS, PALE = (colours[0] for colours in _SCHEMES.values())
 _STYLE: Final[dict[str, Any]] = {
     "svg.hashsalt": "fedpost",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": _INK,
+    "text.color": INK,
     "text.parse_math": False,
     "axes.facecolor": "none",
     "axes.labelcolor": _MUTED,
@@ -56,7 +56,7 @@ _STYLE: Final[dict[str, Any]] = {
     "grid.color": _LINE,
     "grid.linewidth": 0.7,
     "xtick.color": _MUTED,
-    "ytick.color": _INK,
+    "ytick.color": INK,
     "ytick.major.size": 0,
 }
 _ROW: Final = 0.25
@@ -76,14 +76,14 @@ def times_plot(path: Path, cases: list[Case]) -> None:
         grid = page.subplots(len(chosen), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, case in zip(grid[:, 0], chosen, strict=True):
             rows = sorted(case.figures, key=lambda figure: figure.median, reverse=True)
-            colours = [_OURS if _ours(row.name) else _OTHERS for row in rows]
+            colours = [OURS if _ours(row.name) else OTHERS for row in rows]
             bars = axes.barh([row.name for row in rows], [row.median * 1e3 for row in rows], color=colours, height=0.7)
             axes.bar_label(bars, [amount(row.median, row.unit) for row in rows], padding=3, fontsize=8)
             axes.set_title(case.title)
             _logarithmic(axes)
         grid[-1, 0].set_xlabel("milliseconds, median, logarithmic")
 
-    _save(path, 9, _ROW * sum(heights) + 1.6, draw)
+    save(path, 9, _ROW * sum(heights) + 1.6, draw)
 
 
 def formats_plot(path: Path, cases: list[Case]) -> None:
@@ -95,7 +95,7 @@ def formats_plot(path: Path, cases: list[Case]) -> None:
     def draw(page: Figure) -> None:
         time, size = page.subplots(1, 2, sharey=True, width_ratios=(3, 1))
         for y, name in enumerate(names):
-            colour, pale = (_OURS, _LIGHT) if _ours(name) else (_OTHERS, _PALE)
+            colour, pale = (OURS, _LIGHT) if _ours(name) else (OTHERS, PALE)
             spent = [values[group, name].median * 1e3 for group in ("encode", "decode")]
             time.plot(spent, [y, y], color=pale, linewidth=3, solid_capstyle="round")
             time.plot(spent[:1], [y], "o", color=colour, markersize=6)
@@ -131,7 +131,7 @@ def formats_plot(path: Path, cases: list[Case]) -> None:
         size.set_xlabel("MB on the wire")
         size.margins(x=0.55)
 
-    _save(path, 11, _ROW * len(names) + 1.2, draw)
+    save(path, 11, _ROW * len(names) + 1.2, draw)
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -140,7 +140,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.margins(x=0.12, y=0.02)
 
 
-def _save(path: Path, width: float, height: float, draw: Callable[[Figure], None]) -> None:
+def save(path: Path, width: float, height: float, draw: Callable[[Figure], None]) -> None:
     """Draw and write; the stand-in colours become variables."""
     with mpl.rc_context(_STYLE):
         page = Figure(figsize=(width, height), layout="constrained", facecolor=_PAPER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import struct
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -18,12 +19,25 @@ from typing import Any, Final
 import numpy as np
 from peers import Arrays
 
-__all__ = ["FLOWER", "NNCODEC", "SZ3", "ZIPNN", "Way", "changes", "missing_peers", "nncodec", "norm", "peers_of"]
+from fedpost.errors import MissingExtraError
+
+__all__ = [
+    "FLOWER",
+    "NNCODEC",
+    "SZ3",
+    "ZIPNN",
+    "NNCodecCoder",
+    "SZ3Coder",
+    "Way",
+    "changes",
+    "missing_peers",
+    "nncodec",
+    "norm",
+    "peers_of",
+]
 
 FLOWER, ZIPNN, SZ3, NNCODEC = "Flower Parameters", "ZipNN, of the XOR", "SZ3 at a hundredth of the range", "NNCodec"
 _MODULES: Final = {"flwr": FLOWER, "zipnn": ZIPNN, "pysz": SZ3, "nncodec": NNCODEC}
-_OCTAVE: Final = 16
-_FINER: Final = 3 * _OCTAVE
 _MATRIX: Final = 2
 
 
@@ -102,53 +116,94 @@ def _zipnn() -> Way:
 
 
 def _sz3() -> Way:
-    import pysz
+    coder = SZ3Coder()
+    return Way(
+        lambda new, old: coder.code(changes(new, old)), lambda sent, old: _added(old, coder.read(sent, old)), len
+    )
 
-    config = pysz.szConfig()
-    config.errorBoundMode = pysz.szErrorBoundMode.REL
-    config.relErrorBound = 1e-2
 
-    def encode(new: Arrays, old: Arrays) -> Any:
-        return {
-            name: (change if change.ndim < _MATRIX else pysz.sz.compress(change.reshape(-1), config)[0])
-            for name, change in changes(new, old).items()
-        }
+class SZ3Coder:
+    """SZ3 with a bound of a hundredth of each tensor's range of values; vectors are sent as they are.
 
-    def decode(sent: Any, old: Arrays) -> Arrays:
-        out = {}
-        for name, array in old.items():
-            flat = sent[name]
-            if array.ndim >= _MATRIX:
-                flat = pysz.sz.decompress(sent[name], np.float32, (array.size,))[0]
-            out[name] = array + flat.reshape(array.shape)
+    Tensors are coded flat, which came out smaller than with their shapes. A stream is preceded by its length in four
+    bytes; names and shapes are not sent at all.
+    """
+
+    BOUND: Final = 1e-2
+    _LENGTH: Final = struct.Struct("<I")
+
+    def __init__(self) -> None:
+        try:
+            import pysz
+        except ImportError as error:
+            raise MissingExtraError("SZ3 is not installed", hint="pip install --no-deps pysz") from error
+        self._pysz = pysz
+
+    def code(self, change: Arrays) -> bytes:
+        """What changed, tensor by tensor."""
+        config = self._pysz.szConfig()
+        config.errorBoundMode = self._pysz.szErrorBoundMode.REL
+        config.relErrorBound = self.BOUND
+        parts = []
+        for array in change.values():
+            flat = array.reshape(-1)
+            data = (flat if array.ndim < _MATRIX else self._pysz.sz.compress(flat, config)[0]).tobytes()
+            parts += [self._LENGTH.pack(len(data)), data]
+        return b"".join(parts)
+
+    def read(self, data: bytes, like: Arrays) -> Arrays:
+        """Undo :meth:`code`; the tensors come in the same order."""
+        out, at = {}, 0
+        for name, array in like.items():
+            (length,) = self._LENGTH.unpack_from(data, at)
+            at += self._LENGTH.size
+            coded = np.frombuffer(data, np.uint8, length, at).copy()
+            at += length
+            if array.ndim < _MATRIX:
+                flat = coded.view(np.float32)
+            else:
+                flat = self._pysz.sz.decompress(coded, np.float32, (array.size,))[0]
+            out[name] = flat.reshape(array.shape)
         return out
-
-    return Way(encode, decode, lambda sent: sum(part.nbytes for part in sent.values()))
 
 
 def nncodec(step: int) -> Way:
-    """The coder of ISO/IEC 15938-17 by Fraunhofer HHI, without trellis quantization: on updates it is smaller so.
+    """NNCodec with a step; see :meth:`NNCodecCoder.code`."""
+    coder = NNCodecCoder()
+    return Way(
+        lambda new, old: coder.code(changes(new, old), step), lambda sent, old: _added(old, coder.read(sent, old)), len
+    )
 
-    Args:
-        step: Its quantization parameter above the root mean square of the change, sixteen to the octave; vectors have a
-            step an eighth as large relative to theirs, as in ``uq``.
-    """
-    coder = _coder()
 
-    def encode(new: Arrays, old: Arrays) -> Any:
-        change = changes(new, old)
+class NNCodecCoder:
+    """The coder of ISO/IEC 15938-17 by Fraunhofer HHI, without trellis quantization: on updates it is smaller so."""
+
+    OCTAVE: Final = 16
+    """Steps of its quantization parameter from a value to its double."""
+
+    def __init__(self) -> None:
+        self._coder = _coder()
+
+    def code(self, change: Arrays, step: int) -> bytes:
+        """What changed.
+
+        Args:
+            change: By name.
+            step: The quantization parameter above the root mean square of the change; vectors have a step an eighth as
+                large relative to theirs, as in ``uq``.
+        """
         steps: dict[str, int] = {}
         for names, finer in (
             ([name for name in change if change[name].ndim >= _MATRIX], 0),
-            ([name for name in change if change[name].ndim < _MATRIX], _FINER),
+            ([name for name in change if change[name].ndim < _MATRIX], 3 * self.OCTAVE),
         ):
             count = sum(change[name].size for name in names)
             mean = norm({name: change[name] for name in names}) / math.sqrt(max(count, 1))
-            level = round(_OCTAVE * math.log2(max(mean, 2.0**-60)))
+            level = round(self.OCTAVE * math.log2(max(mean, 2.0**-60)))
             steps |= dict.fromkeys(names, level + step - finer)
         return bytes(
-            coder.compress(
-                change,
+            self._coder.compress(
+                dict(change),
                 bitstream_path=None,
                 qp=next(iter(steps.values())),
                 qp_density=4,
@@ -159,18 +214,23 @@ def nncodec(step: int) -> Way:
             )
         )
 
-    def decode(sent: Any, old: Arrays) -> Arrays:
-        found = coder.decompress(bytearray(sent))
-        return {name: array + np.asarray(found[name], np.float32).reshape(array.shape) for name, array in old.items()}
+    def read(self, data: bytes, like: Arrays) -> Arrays:
+        """Undo :meth:`code`."""
+        found = self._coder.decompress(bytearray(data))
+        return {name: np.asarray(found[name], np.float32).reshape(array.shape) for name, array in like.items()}
 
-    return Way(encode, decode, len)
+
+def _added(old: Arrays, change: Arrays) -> Arrays:
+    return {name: array + change[name] for name, array in old.items()}
 
 
 def _coder() -> Any:
     """Its coder alone: importing the package would import the libraries of all its example applications."""
     found = PathFinder.find_spec("nncodec")
+    if found is None:
+        raise MissingExtraError("NNCodec is not installed", hint="pip install --no-deps nncodec")
     package, applications = types.ModuleType("nncodec"), types.ModuleType("nncodec.framework")
-    package.__path__ = list((found and found.submodule_search_locations) or ())
+    package.__path__ = list(found.submodule_search_locations or ())
     vars(applications).update(tensorflow_model=None, pytorch_model=None, use_case_init=None)
     sys.modules.setdefault("nncodec", package)
     sys.modules.setdefault("nncodec.framework", applications)

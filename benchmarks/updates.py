@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from lossless import _can_train, _client_change
+from lossless import can_train, client_change
 from measure import Case, Context, Figure, Target, figures, measure, peak_memory, single
 from peers import Arrays
 from update_peers import NNCODEC, Way, changes, missing_peers, nncodec, norm, peers_of
@@ -221,7 +221,7 @@ def _laplacian(shape: tuple[int, int]) -> tuple[Arrays, Arrays]:
 
 def _model(context: Context) -> tuple[Arrays, Arrays, str]:
     """A base, the model after it, and what they are in a phrase."""
-    if context.tiny or not _can_train():
+    if context.tiny or not can_train():
         shape = context.pick(full=(3072, 3136), quick=(1024, 1024), tiny=(64, 64))
         return *_laplacian(shape), "normally distributed numbers in rows and columns of different strength"
     copies = context.pick(full=_COPIES, quick=1, tiny=1)
@@ -243,7 +243,7 @@ def _trained(scratch: Path) -> tuple[Arrays, Arrays]:
     """The network before and after, trained once and then kept."""
     kept = scratch / "fedpost-client-change.npz"
     if not kept.is_file():
-        pair = _client_change()
+        pair = client_change()
         np.savez(kept, **{f"{side}.{name}": array for side, model in enumerate(pair) for name, array in model.items()})
     with np.load(kept, allow_pickle=False) as file:
         both = dict(file)

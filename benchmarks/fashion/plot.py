@@ -9,7 +9,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from plots import _INK, _OTHERS, _OURS, _PALE, _save
+from plots import INK, OTHERS, OURS, PALE, save
 
 from fashion.rows import ROWS
 
@@ -31,7 +31,7 @@ def plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             axes.set_title(title)
             _panel(axes, rows, column)
 
-    _save(path, 11, 4.6, draw)
+    save(path, 11, 4.6, draw)
 
 
 def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], column: int) -> None:
@@ -41,8 +41,8 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], column: int) -> None:
         if not points:
             continue
         ours = ROWS[row["name"]].packets
-        colour = _OURS if ours else _INK if row["name"] == "dense" else _OTHERS
-        axes.plot(*zip(*points, strict=True), color=colour if ours else _PALE, linewidth=1.6 if ours else 1.1)
+        colour = OURS if ours else INK if row["name"] == "dense" else OTHERS
+        axes.plot(*zip(*points, strict=True), color=colour if ours else PALE, linewidth=1.6 if ours else 1.1)
         x, y = points[-1][0], row["accuracy"]
         axes.errorbar(x, y, row["accuracy_interval"] or 0, fmt="o", color=colour, markersize=4, linewidth=1, zorder=3)
         ends.append((x, y, row["name"], colour))
@@ -63,5 +63,5 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], column: int) -> None:
             ha="center",
             fontsize=8,
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": _PALE, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": PALE, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
         )
