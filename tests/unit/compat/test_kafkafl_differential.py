@@ -190,7 +190,7 @@ def test_a_layer_that_is_not_there():
 @pytest.mark.parametrize(
     "weights",
     [None, 5, [1.0], ["a"], [None], [[1.0, 2.0]], {"a": 1}, [np.array([object()])]],
-    ids=repr,
+    ids=["none", "number", "numbers", "texts", "nothing", "lists", "mapping", "objects"],
 )
 def test_what_is_no_list_of_arrays(weights):
     manager = DifferentialUpdateManager()
