@@ -300,8 +300,8 @@ ATTACKS = {
         )
         for spec in (
             "",
-            "dense",
-            "dense | fedwt",
+            "dense |",
+            "fedwt | none",
             "dense | fedwt | none | none",
             "dense | pickle | none",
             "dense | fedwt | rar",

@@ -80,12 +80,12 @@ def test_digits_ledger_is_whole_and_typed(digits):
             assert {(site, stage) for stage in ("decode", "train", "encode")} <= at_sites
         assert {(site, "send") for site in sites} <= at_sites
         own = {span["stage"] for span in spans if span.get("round") == number and "site" not in span}
-        assert {"encode", "wait", "aggregate", "evaluate"} <= own
+        assert {"publish", "wait", "aggregate", "evaluate"} <= own
     assert all(span["seconds"] >= 0 for span in spans)
 
 
 def test_digits_byte_counts_add_up(digits):
-    """Raw bytes are the model's, each time; what was stored is that and a bounded rest a message."""
+    """Raw bytes are the model's, each time; what was stored is a fraction of that, after the first, and a bounded rest."""
     run, _, _ = digits
     sizes = {name: int(np.prod(shape)) * 4 for name, (_, shape) in DIGITS.items()}
     for direction, message in (("down", "training_command"), ("up", "weight_update")):
@@ -97,7 +97,8 @@ def test_digits_byte_counts_add_up(digits):
             one = [row for row in rows if (row["round"], row["site"]) == (number, site)]
             tensors = {row["tensor"]: row for row in one if "tensor" in row}
             assert {name: row["raw"] for name, row in tensors.items()} == sizes
-            assert sum(row["stored"] for row in tensors.values()) == sum(sizes.values())
+            first = direction == "down" and number == 1
+            assert 0 < sum(row["stored"] for row in tensors.values()) * (1 if first else 10) < sum(sizes.values())
             (rest,) = [row["stored"] for row in one if "tensor" not in row]
             assert 0 < rest < 2000
 

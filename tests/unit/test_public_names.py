@@ -69,7 +69,7 @@ def test_packages_export_what_their_modules_export(name):
     module = load(name)
     for entry in getattr(module, "__all__", ()):
         thing = getattr(module, entry)
-        if (inspect.isclass(thing) or inspect.isroutine(thing)) and thing.__module__.startswith("fedpost."):
+        if (inspect.isclass(thing) or inspect.isroutine(thing)) and (thing.__module__ or "").startswith("fedpost."):
             home = sys.modules[thing.__module__]
             assert entry in home.__all__, f"{home.__name__} does not export {entry}"
 
@@ -80,7 +80,9 @@ def test_what_is_exported_is_documented(name):
     missing = []
     for entry in getattr(module, "__all__", ()):
         thing = getattr(module, entry)
-        if not (inspect.isclass(thing) or inspect.isroutine(thing)) or not thing.__module__.startswith("fedpost"):
+        if not (inspect.isclass(thing) or inspect.isroutine(thing)) or not (thing.__module__ or "").startswith(
+            "fedpost"
+        ):
             continue
         if not documented(thing):
             missing.append(entry)

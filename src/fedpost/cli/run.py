@@ -135,9 +135,12 @@ def client_command(
         endpoint = open_endpoint(url, address or sites[0])
         stack.callback(endpoint.close)
 
-        def keep(_site: str, parameters: Parameters) -> None:
+        kept: list[str] = []
+
+        def keep(site: str, parameters: Parameters) -> None:
             if model is not None:
                 save_tensors(model, parameters.arrays())
+                kept.append(site)
 
         host = SiteHost(
             endpoint,
@@ -149,6 +152,8 @@ def client_command(
         end = host.run()
         if end.status == "failed":
             raise RunError(f"the run failed: {end.reason}")
+        if model is not None and not kept:
+            raise RunError(f"the final model did not come, so there is no {model}")
 
 
 # ── behind the commands ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -138,11 +138,14 @@ class Spool:
     Args:
         folder: The folder; it is made at once.
         limits: The budget to read them with.
+
+    Attributes:
+        limits: The same; it grows with the model.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._folder = folder
-        self._limits = limits
+        self.limits = limits
         self._touched: list[_Spooled] = []
         self._touched_bytes = 0
         self._number = 0
@@ -165,7 +168,7 @@ class Spool:
         if (earlier := self._files.pop(name, None)) is not None:
             earlier.unlink()
         self._files[name] = path
-        return Parameters(_Spooled(path, self._limits, specs, self._touch, base))
+        return Parameters(_Spooled(path, self.limits, specs, self._touch, base))
 
     def clear(self) -> None:
         """Forget every result."""

@@ -44,13 +44,17 @@ class Channel:
         recipients: The names that messages may be for.
         telemetry: Where refusals are recorded.
         limits: The budget for what is received.
+
+    Attributes:
+        endpoint: The transport's end.
+        limits: The budget, which grows with the model.
     """
 
     def __init__(self, endpoint: Endpoint, recipients: frozenset[str], telemetry: Telemetry, limits: Limits) -> None:
         self.endpoint: Final = endpoint
         self._recipients = recipients
         self._telemetry = telemetry
-        self._limits = limits
+        self.limits = limits
         self._seen: dict[str, None] = {}
 
     def send(self, address: str, message: Frame) -> int:
@@ -100,7 +104,7 @@ class Channel:
     def _read(self, delivery: Delivery) -> Message | None:
         try:
             with self._telemetry.span("verify"):
-                message = decode_message(delivery.data, limits=self._limits)
+                message = decode_message(delivery.data, limits=self.limits)
         except RemoteError as error:
             if not (isinstance(error, TruncatedError) and delivery.defer()):
                 self._refused(error)

@@ -14,7 +14,7 @@ from typing import Final
 from fedpost.codecs import Base
 from fedpost.errors import ProtocolError
 from fedpost.federation.peers import Peer
-from fedpost.federation.pipelines import snapshot_pipeline
+from fedpost.federation.pipelines import room_for, snapshot_pipeline
 from fedpost.federation.types import Parameters
 from fedpost.federation.versions import Packet, Versions
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
@@ -82,6 +82,8 @@ class Downlink:
         self._last_snapshot: dict[str, int] = {}
         self._chains: dict[int, Load] = {}
         self._plain: tuple[Parameters | None, dict[str, Load]] = (None, {})
+        self._same: Parameters | None = None
+        self._other: Parameters | None = None
 
     def publish(self, parameters: Parameters, number: int) -> Parameters:
         """Make a model the newest version; return it as every site will have it, which is what counts from now on."""
@@ -91,14 +93,15 @@ class Downlink:
         telemetry = self._telemetry.labelled(round=number)
         with telemetry.span("publish"):
             versions = self._versions.published(parameters.arrays())
-        self._versions = versions.trimmed(max(self._last_snapshot.values(), default=parameters.nbytes))
+        self._versions = versions.trimmed(parameters.nbytes)
         assert versions.base is not None  # noqa: S101 - it was published
         self._current = Parameters(versions.base.tensors)
-        self._snapshots, self._chains = {}, {}
+        self._snapshots, self._chains, self._same, self._other = {}, {}, None, None
         if versions.packets and versions.packets[-1:] != before[-1:]:
             packet = versions.packets[-1].nbytes
             telemetry.event("model_published", {"bytes": packet, "raw": self._current.nbytes})
-            record_pick(telemetry, Frame.decode(versions.packets[-1].data), DEFAULT_LIMITS)
+            limits = room_for(DEFAULT_LIMITS, parameters.nbytes)
+            record_pick(telemetry, Frame.decode(versions.packets[-1].data, limits=limits, verify="never"), limits)
         return self._current
 
     def load(self, peer: Peer, kind: MessageType, parameters: Parameters, number: int) -> Load:
@@ -115,11 +118,12 @@ class Downlink:
         """
         if peer.agreement is None:
             raise ProtocolError(f"nothing was agreed with {peer.name}")
-        agreed = peer.agreement.pipeline("EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns")
+        agreed = peer.agreement.pipeline("FitIns")
         if not agreed.update.needs_base:
-            return self._as_it_is(agreed, parameters, number)
+            own = "EvaluateIns" if kind is MessageType.EVALUATION_COMMAND else "FitIns"
+            return self._as_it_is(peer.agreement.pipeline(own), parameters, number)
         whole = snapshot_pipeline(peer.agreement)
-        if parameters is not self._current:
+        if not self._is_version(parameters):
             return self._as_it_is(whole, parameters, number)
         wanted = self._versions.pipeline
         reads = (str(agreed), agreed.checksum) == (str(wanted), wanted.checksum)
@@ -127,11 +131,29 @@ class Downlink:
         if way is not None and (reads or not way) and not self._dearer(way, whole, number):
             return self._chain(way)
         snapshot = self._snapshot(whole, number)
-        return replace(snapshot, resent=_why(peer, way)) if reads and peer.served else snapshot
+        why = _why(peer, way) if reads else f"it cannot read the packets, which are {wanted}"
+        return replace(snapshot, resent=why) if peer.served else snapshot
+
+    def is_held(self, peer: Peer) -> bool:
+        """Whether a site holds the newest version."""
+        return self._versions.base is not None and self._versions.base.digest in peer.holds
 
     def forget(self) -> None:
         """Let go of what is no version."""
         self._plain = (None, {})
+
+    def _is_version(self, parameters: Parameters) -> bool:
+        """Whether a model is the newest version, also one that a strategy has put together anew."""
+        base = self._versions.base
+        if parameters is self._current or parameters is self._same:
+            return True
+        if base is None or parameters is self._other or parameters.specs != base.tensors.specs:
+            return False
+        if Base.of(parameters.arrays()).digest == base.digest:
+            self._same = parameters
+        else:
+            self._other = parameters
+        return parameters is self._same
 
     def _dearer(self, way: Sequence[Packet], whole: Pipeline, number: int) -> bool:
         """Whether packets take more bytes than a snapshot, which is encoded to tell only if they well may."""
@@ -175,7 +197,11 @@ class Downlink:
     def _encoded(self, pipeline: Pipeline, arrays: Mapping[str, Array], number: int) -> Load:
         with self._telemetry.labelled(round=number).span("encode"):
             frame = pipeline.encode(arrays)
-        return Load(frame, tensor_sizes(frame))
+            nbytes = sum(array.nbytes for array in arrays.values())
+            if nbytes > DEFAULT_LIMITS.free_raw and nbytes > DEFAULT_LIMITS.max_swell * frame.nbytes:
+                # All but empty, as at the start of a training: a site that has no model yet would take it for a bomb.
+                frame = replace(pipeline, compression=None).encode(arrays)
+        return Load(frame, tensor_sizes(frame, limits=room_for(DEFAULT_LIMITS, nbytes)))
 
 
 def record_pick(telemetry: Telemetry, frame: Frame, limits: Limits) -> None:

@@ -18,7 +18,7 @@ from fedpost.federation.inbox import Asked, Inbox
 from fedpost.federation.intake import Intake
 from fedpost.federation.outbox import Outbox
 from fedpost.federation.peers import Available
-from fedpost.federation.pipelines import offered
+from fedpost.federation.pipelines import offered, room_for
 from fedpost.federation.roster import Roster
 from fedpost.federation.rounds import RoundState
 from fedpost.federation.types import ClientProxy, EvaluateIns, FitIns, Parameters
@@ -71,6 +71,8 @@ class Exchange:
         self._inbox = Inbox(
             self._channel, self._outbox, self._roster, intake, run=run, limits=limits, telemetry=telemetry
         )
+        self._limits = limits
+        self._budgeted = self._channel, self._inbox, intake, spool
         self._timeout = timeout
         self._telemetry = telemetry
         self._lost = lost
@@ -109,6 +111,9 @@ class Exchange:
         Raises:
             EncodeError: The update codec cannot carry it.
         """
+        limits = room_for(self._limits, parameters.nbytes)
+        for part in self._budgeted:
+            part.limits = limits
         return self._outbox.publish(parameters, number)
 
     def ask(
@@ -149,7 +154,7 @@ class Exchange:
         for peer in self._peers.values():
             try:
                 if peer.wants_model and peer.available and parameters.specs:
-                    self._outbox.send(peer, farewell, parameters)
+                    self._outbox.send(peer, farewell, parameters, whole=True)
                 self._outbox.send(peer, end)
             except TransportError as error:
                 self._inbox.unreachable(peer.name, error)

@@ -23,7 +23,7 @@ from fedpost.federation.account import Place
 from fedpost.federation.channel import Channel, Received
 from fedpost.federation.client import AnyClient, Client, as_client
 from fedpost.federation.models import Model, Models, parameters_of
-from fedpost.federation.pipelines import result_pipeline
+from fedpost.federation.pipelines import result_pipeline, room_for
 from fedpost.federation.state import SiteState, StateFolder
 from fedpost.federation.types import EvaluateIns, FitIns, Metrics, Parameters, plain_metrics
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
@@ -275,6 +275,8 @@ class SiteHost:
         try:
             watch = _Stopwatch()
             model = self._models.take(message, site.agreement)
+            if isinstance(model, Base):
+                self._channel.limits = room_for(self._limits, sum(spec.nbytes for spec in model.tensors.specs))
             kind = "failed"
             body, tensors = work(model, watch)
             answer = self._message(site, body, tensors, answering=message.envelope)

@@ -88,6 +88,9 @@ class Inbox:
         run: The run's id.
         limits: The budget for what sites send.
         telemetry: Where everything is recorded.
+
+    Attributes:
+        limits: The budget, which grows with the model.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class Inbox:
         self._peers: Final = roster.peers
         self._intake: Final = intake
         self._run: Final = run
-        self._limits: Final = limits
+        self.limits = limits
         self._telemetry: Final = telemetry
         self._round: Round | None = None
         self._questions: dict[str, _Question] = {}
@@ -214,7 +217,7 @@ class Inbox:
         )
         counts = refusal is None and envelope.type is MessageType.WEIGHT_UPDATE
         base = self._intake.base_of(self._peers[envelope.sender]) if counts else None
-        sizes = tensor_sizes(received.message.frame, limits=self._limits, base=base) if counts else {}
+        sizes = tensor_sizes(received.message.frame, limits=self.limits, base=base) if counts else {}
         record_bytes(telemetry, "up", envelope.type, sizes, received.message.frame.nbytes)
         if refusal is not None:
             result = envelope.type in (MessageType.WEIGHT_UPDATE, MessageType.EVALUATION_RESULT)
@@ -248,7 +251,7 @@ class Inbox:
         except RemoteError as error:
             self._drop(peer.name, error)
             raise
-        record_pick(telemetry, message.frame, self._limits)
+        record_pick(telemetry, message.frame, self.limits)
         self._accept(message, answer, {})
 
     def _on_evaluation_result(self, message: Message) -> None:
@@ -278,9 +281,11 @@ class Inbox:
 
     def _ask(self, peer: Peer, because: str = "") -> None:
         """Send a site its command, with what it lacks of the model."""
-        question, place = self._questions[peer.name], {"number": self.round.number, "attempt": self.round.attempt}
+        question, now = self._questions[peer.name], self.round
         try:
-            self._outbox.send(peer, question.body, question.parameters, because=because, **place)
+            self._outbox.send(
+                peer, question.body, question.parameters, number=now.number, attempt=now.attempt, because=because
+            )
         except TransportError as error:
             self.unreachable(peer.name, error)
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from fedpost.codecs import Base
-from fedpost.errors import ProtocolError, RefusedResultError
+from fedpost.errors import ProtocolError
 from fedpost.federation.aggregation import Spool, check_result
 from fedpost.federation.outbox import Outbox
 from fedpost.federation.peers import Peer
-from fedpost.federation.pipelines import check_pipeline, result_pipeline
+from fedpost.federation.pipelines import check_pipeline, check_size, result_pipeline
 from fedpost.federation.types import FitRes, Parameters
 from fedpost.frame import Limits
 from fedpost.pipeline import Pipeline
@@ -24,7 +24,6 @@ from fedpost.tensors import MemoryTensors, TensorSpec
 
 __all__ = ["Intake"]
 
-_SLACK: Final = 1 << 20
 _DECODED: Final = 1 << 26
 """Bytes of decoded results that may be kept, however many there are and however large."""
 
@@ -36,12 +35,15 @@ class Intake:
         outbox: Knows what each site was sent, which its result is relative to.
         spool: Where results wait.
         limits: The budget for each.
+
+    Attributes:
+        limits: The same; it grows with the model.
     """
 
     def __init__(self, outbox: Outbox, spool: Spool, limits: Limits) -> None:
         self._outbox: Final = outbox
         self._spool: Final = spool
-        self._limits: Final = limits
+        self.limits = limits
         self._expected: Sequence[TensorSpec] = ()
         self._initializing = False
         self._decoded = 0
@@ -66,10 +68,11 @@ class Intake:
         if not isinstance(body, WeightUpdate):
             raise ProtocolError("not a weight update")
         check_pipeline(message.frame, self._pipeline_of(peer))
-        self._check_size(message)
+        if self._expected:
+            check_size(message.frame, sum(spec.nbytes for spec in self._expected))
         base = self.base_of(peer)
         with telemetry.span("verify"):
-            source = message.tensors(limits=self._limits, base=base)
+            source = message.tensors(limits=self.limits, base=base)
             nbytes = sum(spec.nbytes for spec in source.specs)
             keep = base is not None and self._decoded + nbytes <= _DECODED
             if keep:
@@ -78,7 +81,8 @@ class Intake:
             check_result(source, self._expected or source.specs)
         with telemetry.span("spool"):
             parameters = Parameters(source) if keep else self._spool.add(peer.name, message.frame, source.specs, base)
-        return FitRes(parameters, body.num_examples, body.metrics)
+        # A list of arrays means what the model's order says, whatever order a site has sent them in.
+        return FitRes(parameters.in_order(self._expected or source.specs), body.num_examples, body.metrics)
 
     def base_of(self, peer: Peer) -> Base | None:
         """What a site's result is relative to, where its codec needs that."""
@@ -89,11 +93,3 @@ class Intake:
         if peer.agreement is None:
             raise ProtocolError("nothing was agreed with it")
         return result_pipeline(peer.agreement, initialize=self._initializing)
-
-    def _check_size(self, message: Message) -> None:
-        """Before anything is decompressed: a result takes about as much room as the model."""
-        frame = message.frame
-        raw = sum(map(frame.raw_size, range(len(frame))))
-        allowed = _SLACK + 2 * sum(spec.nbytes for spec in self._expected)
-        if self._expected and raw > allowed:
-            raise RefusedResultError(f"it decompresses to {raw} bytes, {allowed} are plausible for this model")

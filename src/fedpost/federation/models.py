@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from fedpost.codecs import Base
@@ -55,7 +56,8 @@ class Models:
             packets, pipeline = message.packets(), agreement.pipeline("FitIns")
             replicas = replicas.with_packets(body.model, body.packets, packets, pipeline, self._limits)
         elif message.brings_tensors:
-            check_pipeline(message.frame, snapshot_pipeline(agreement))
+            whole = snapshot_pipeline(agreement)
+            check_pipeline(message.frame, whole, replace(whole, compression=None))
             replicas = replicas.with_snapshot(body.model, message.tensors(limits=self._limits))
         model = replicas.get(body.model)
         if model is None:

@@ -63,6 +63,7 @@ class Outbox:
         number: int = 0,
         attempt: int = 0,
         because: str = "",
+        whole: bool = False,
     ) -> None:
         """Send a message to a site and record its bytes.
 
@@ -73,6 +74,7 @@ class Outbox:
             number: The round's number, or 0 outside rounds.
             attempt: The attempt at it.
             because: Why the site is sent a model once more.
+            whole: Send all of the model, unless the site has it: it cannot ask for it any more.
 
         Raises:
             ProtocolError: The session does not allow it now.
@@ -80,6 +82,8 @@ class Outbox:
         """
         kind = type_of(body)
         telemetry = self._telemetry.labelled(round=number, site=peer.name)
+        if whole and not self._downlink.is_held(peer):
+            peer.holds = ()
         load = _NO_MODEL if parameters is None else self._downlink.load(peer, kind, parameters, number)
         if load.model is not None and isinstance(body, TrainingCommand | EvaluationCommand | AggregationResult):
             body = msgspec.structs.replace(body, model=load.model, packets=list(load.packets))
@@ -99,9 +103,11 @@ class Outbox:
         if parameters is not None:
             self._sent[peer.name] = load
             peer.served = peer.served or load.model is not None
-        if load.resent:
+        if load.resent and not whole:
             telemetry.event("model_resent", {"reason": because or load.resent})
-        record_bytes(telemetry, "down", kind, load.sizes, nbytes)
+        # A model that is sent once more is what it was before: it is raw but once.
+        sizes = {name: (0, stored) for name, (_, stored) in load.sizes.items()} if because else load.sizes
+        record_bytes(telemetry, "down", kind, sizes, nbytes)
 
     def sent(self, peer: Peer) -> Load:
         """What a site was sent last of a model, in this round."""

@@ -1,4 +1,4 @@
-"""Which pipeline what is encoded with, beyond the payloads that are negotiated by name."""
+"""How models travel beyond the payloads that are negotiated by name: their pipelines, and how large they may be."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Final
 
 from fedpost.codecs import Dense
 from fedpost.compression import Compression
-from fedpost.errors import ProtocolError
-from fedpost.frame import Frame
+from fedpost.errors import DecodeError, ProtocolError
+from fedpost.frame import Frame, Limits
 from fedpost.pipeline import MAX_TEXT, Pipeline
 from fedpost.protocol import Agreement
 
-__all__ = ["check_pipeline", "offered", "result_pipeline", "snapshot_pipeline"]
+__all__ = ["check_pipeline", "check_size", "offered", "result_pipeline", "room_for", "snapshot_pipeline"]
 
 _SNAPSHOT: Final = "Snapshot"
+_SLACK: Final = 1 << 20
 
 
 def offered(pipelines: Mapping[str, Pipeline]) -> dict[str, Pipeline]:
@@ -41,13 +42,39 @@ def result_pipeline(agreement: Agreement, *, initialize: bool) -> Pipeline:
     return replace(pipeline, update=Dense()) if initialize and pipeline.update.needs_base else pipeline
 
 
-def check_pipeline(frame: Frame, agreed: Pipeline) -> None:
-    """Check that a frame is encoded as was agreed, before anything of it is decoded.
+def check_pipeline(frame: Frame, *agreed: Pipeline) -> None:
+    """Check that a frame is encoded as was agreed, in one of these ways, before anything of it is decoded.
 
     Raises:
         DecodeError: It does not say how it is encoded.
         ProtocolError: It is encoded in another way.
     """
-    found, wanted = (frame.section("pipeline", str, limit=MAX_TEXT), frame.checksum), (str(agreed), agreed.checksum)
-    if found != wanted:
-        raise ProtocolError(f"encoded as {found}, agreed was {wanted}")
+    found = frame.section("pipeline", str, limit=MAX_TEXT), frame.checksum
+    wanted = [(str(pipeline), pipeline.checksum) for pipeline in agreed]
+    if found not in wanted:
+        raise ProtocolError(f"encoded as {found}, agreed was {wanted[0]}")
+
+
+def room_for(limits: Limits, nbytes: int) -> Limits:
+    """A budget under which what is as large as a model is no bomb, however few bytes of it have changed.
+
+    Args:
+        limits: The budget for everything else.
+        nbytes: Bytes of the model.
+    """
+    return replace(limits, free_raw=max(limits.free_raw, _plausible(nbytes)))
+
+
+def check_size(frame: Frame, nbytes: int) -> None:
+    """Check, before anything is decompressed, that a frame is about as large as a model.
+
+    Raises:
+        DecodeError: It decompresses to more.
+    """
+    raw, allowed = sum(map(frame.raw_size, range(len(frame)))), _plausible(nbytes)
+    if raw > allowed:
+        raise DecodeError(f"it decompresses to {raw} bytes, {allowed} are plausible for this model")
+
+
+def _plausible(nbytes: int) -> int:
+    return _SLACK + 2 * nbytes

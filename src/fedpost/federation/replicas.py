@@ -12,8 +12,8 @@ from typing import Final
 
 from fedpost.codecs import Base
 from fedpost.errors import DecodeError, ProtocolError
-from fedpost.federation.pipelines import check_pipeline
-from fedpost.federation.versions import same_tensors
+from fedpost.federation.pipelines import check_pipeline, check_size, room_for
+from fedpost.federation.versions import in_order, same_tensors
 from fedpost.frame import Frame, Limits
 from fedpost.pipeline import Pipeline, decode_tensors
 from fedpost.tensors import TensorSource
@@ -21,7 +21,6 @@ from fedpost.tensors import TensorSource
 __all__ = ["Replicas"]
 
 _KEPT: Final = 2
-_SLACK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,8 @@ class Replicas:
             try:
                 base = _checked(follow[index], _applied(base, packets[index], pipeline, limits))
             except (DecodeError, ProtocolError) as error:
-                raise type(error)(error.what, where=f"packet {index}, {error.where}", hint=error.hint) from error
+                where = ", ".join(filter(None, (f"packet {index}", error.where)))
+                raise type(error)(error.what, where=where, hint=error.hint) from error
         return self._with(base)
 
     def _with(self, base: Base) -> Replicas:
@@ -87,16 +87,15 @@ class Replicas:
 
 
 def _applied(base: Base, data: memoryview, pipeline: Pipeline, limits: Limits) -> Base:
+    nbytes = sum(spec.nbytes for spec in base.tensors.specs)
+    limits = room_for(limits, nbytes)
     frame = Frame.decode(data, limits=limits, verify="never")
     check_pipeline(frame, pipeline)
-    raw = sum(map(frame.raw_size, range(len(frame))))
-    allowed = _SLACK + 2 * sum(spec.nbytes for spec in base.tensors.specs)
-    if raw > allowed:
-        raise DecodeError(f"it decompresses to {raw} bytes, {allowed} are plausible for this model")
+    check_size(frame, nbytes)
     source = decode_tensors(frame, limits=limits, base=base)
     if not same_tensors(source, base.tensors):
         raise DecodeError("its tensors are not those of the model that it changes")
-    return Base.of(source.arrays())
+    return Base.of(in_order(source.arrays(), base.tensors))
 
 
 def _checked(model: bytes, base: Base) -> Base:

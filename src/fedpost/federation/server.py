@@ -196,6 +196,7 @@ class Server:
                 raise ConfigError(f"its element type {spec.dtype} cannot be averaged", where=f"tensor {spec.name!r}")
         number = len(self._history)
         self._parameters = self._sites.publish(parameters, number)
+        self._strategy.published(number, self._parameters)
         with self._telemetry.span("save"):
             metadata = {"run": self._settings.run, "name": self._settings.name, "round": number}
             save_tensors(self._settings.folder / "model.fedwt", self._parameters.arrays(), metadata=metadata)

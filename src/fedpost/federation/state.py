@@ -8,6 +8,7 @@ afresh is always right.
 from __future__ import annotations
 
 import logging
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,14 +77,21 @@ class StateFolder:
     """The files of the sites of one process; without a folder nothing is kept.
 
     Args:
-        folder: The folder, which must be these sites' own; it is made when there is something to keep.
+        folder: The folder, which must be these sites' own; it is made at once.
         limits: The budget for what is read back.
+
+    Raises:
+        OSError: The folder cannot be made or written.
     """
 
     def __init__(self, folder: Path | None, limits: Limits) -> None:
         self._folder = folder
         self._limits = limits
         self._model = b""
+        if folder is not None:  # rather now than after the first training
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
 
     def state(self, site: str) -> SiteState:
         """What a site kept, or a fresh start."""
@@ -124,15 +132,16 @@ class StateFolder:
 
     def _write(self, name: str, frame: Callable[[], Frame]) -> None:
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(self._folder / name, frame().buffers())
 
     def _read(self, name: str, read: Callable[[Frame], T]) -> T | None:
         path = None if self._folder is None else self._folder / name
-        if path is None or not path.exists():
+        if path is None:
             return None
         try:
             return read(Frame.open(path, limits=self._limits))
+        except FileNotFoundError:
+            return None
         except (FedpostError, OSError) as error:
             _log.warning("%s is of no use, this starts afresh: %s", path, error)
             return None

@@ -93,6 +93,26 @@ class Parameters:
         """Elements ``start`` to ``stop`` of one tensor flattened in C order: a 1-D array."""
         return self._source.read(name, start, stop)
 
+    def in_order(self, specs: Sequence[TensorSpec]) -> Parameters:
+        """The same in the order of ``specs``, which are those of the same tensors."""
+        wanted = tuple(specs)
+        return self if self.specs == wanted else Parameters(_Ordered(self._source, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A source's tensors in another order."""
+
+    source: TensorSource
+    specs: tuple[TensorSpec, ...]
+
+    def arrays(self) -> dict[str, Array]:
+        arrays = self.source.arrays()
+        return {spec.name: arrays[spec.name] for spec in self.specs}
+
+    def read(self, name: str, start: int, stop: int) -> Array:
+        return self.source.read(name, start, stop)
+
 
 @dataclass(frozen=True, slots=True)
 class FitIns:

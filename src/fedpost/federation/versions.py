@@ -18,12 +18,13 @@ import numpy as np
 from fedpost.codecs import Base, Residual
 from fedpost.errors import DecodeError
 from fedpost.federation.frames import split, together
+from fedpost.federation.pipelines import room_for
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
 from fedpost.pipeline import Pipeline, decode_tensors, tensor_sizes
 from fedpost.protocol import MAX_PACKETS, Digest
 from fedpost.tensors import Array, MemoryTensors, TensorSource
 
-__all__ = ["Packet", "Versions", "same_tensors"]
+__all__ = ["Packet", "Versions", "in_order", "same_tensors"]
 
 _NOTHING: Final[Residual] = MappingProxyType({})
 _VERSIONS: Final = "versions"
@@ -78,20 +79,29 @@ class Versions:
         """
         if self.base is None or not same_tensors(MemoryTensors(tensors), self.base.tensors):
             return Versions(self.pipeline, Base.of({name: _locked(array) for name, array in tensors.items()}))
-        frame, residual = self.pipeline.encode_update(tensors, base=self.base, residual=self.residual)
-        base = Base.of(decode_tensors(frame, base=self.base).arrays())
+        ordered = in_order(tensors, self.base.tensors)
+        frame, residual = self.pipeline.encode_update(ordered, base=self.base, residual=self.residual)
+        # Decoded out of the bytes that travel, and not out of the strategy's memory, which it may write to again.
+        data = bytes(frame)
+        limits = room_for(DEFAULT_LIMITS, sum(array.nbytes for array in ordered.values()))
+        sent = Frame.decode(data, limits=limits, verify="never")
+        base = Base.of(decode_tensors(sent, limits=limits, base=self.base).arrays())
         if base.digest == self.base.digest:  # too little has changed, as yet
             return replace(self, residual=residual)
-        sizes = {name: stored for name, (_, stored) in tensor_sizes(frame, base=self.base).items()}
-        packet = Packet(self.base.digest, base.digest, bytes(frame), sizes)
+        sizes = {name: stored for name, (_, stored) in tensor_sizes(sent, limits=limits, base=self.base).items()}
+        packet = Packet(self.base.digest, base.digest, data, sizes)
         return Versions(self.pipeline, base, residual, (*self.packets, packet)[-MAX_PACKETS:])
 
-    def trimmed(self, snapshot: int) -> Versions:
-        """The versions without the packets that nobody will be sent, as they take more bytes than a snapshot."""
+    def trimmed(self, nbytes: int) -> Versions:
+        """The versions without the packets that nobody will be sent, as they take more bytes than the model itself.
+
+        Args:
+            nbytes: Bytes of the model as it is.
+        """
         total, keep = 0, 0
         for packet in reversed(self.packets):
             total += packet.nbytes
-            if total > snapshot:
+            if total > nbytes:
                 break
             keep += 1
         return self if keep == len(self.packets) else replace(self, packets=self.packets[len(self.packets) - keep :])
@@ -158,6 +168,11 @@ class _Notes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def same_tensors(one: TensorSource, other: TensorSource) -> bool:
     """Whether two models have the same names, types and shapes, in any order."""
     return {spec.name: spec for spec in one.specs} == {spec.name: spec for spec in other.specs}
+
+
+def in_order(tensors: Mapping[str, Array], like: TensorSource) -> dict[str, Array]:
+    """The same tensors in the order of another model's, since a list of arrays means what its order says."""
+    return {spec.name: tensors[spec.name] for spec in like.specs}
 
 
 def _locked(array: Array) -> Array:

@@ -445,7 +445,8 @@ def test_a_site_that_cannot_read_packets_is_sent_snapshots(federation):
     wanted = pipelines("uq(2)", FitIns="uq(2) | fedwt | zstd(3)", EvaluateIns="uq(2) | fedwt | zstd(3)")
     commands = knows(federation, wanted, compressions=["zstd"])
     assert [how(command) for command in commands] == ["snapshot", "snapshot"]
-    assert not federation.records.events("model_resent")
+    (told,) = federation.records.events("model_resent")
+    assert "it cannot read the packets" in told.values["reason"]
 
 
 def test_snapshots_are_compressed_with_lx(federation):
@@ -469,3 +470,59 @@ def test_packets_are_the_same_frames_for_all(federation):
     spans = [span for span in federation.records.all if getattr(span, "stage", "") == "encode" and span.site is None]
     assert len(spans) == 1, "the snapshot of the first version, and nothing else"
     assert isinstance(federation.records.transfers("down")[0], Transfer)
+
+
+class Swaps(fedpost.Client):
+    """Gives its result in another order."""
+
+    def fit(self, ins):
+        arrays = {name: array + 1 for name, array in ins.parameters.arrays().items()}
+        return fedpost.federation.FitRes(Parameters.of({name: arrays[name] for name in reversed(arrays)}), 1)
+
+
+@pytest.mark.parametrize("spec", ["dense", "uq(2)"])
+def test_whatever_order_a_site_sends_its_tensors_in_a_list_means_the_same(federation, spec):
+    federation.serve(
+        FedAvg(
+            initial_parameters={"a": np.zeros((3, 2), np.float32), "b": np.ones((3, 2), np.float32)},
+            min_available_clients=2,
+        ),
+        pipelines=pipelines(spec),
+        rounds=3,
+    )
+    lists = []
+
+    class Notes(fedpost.NumPyClient):
+        def fit(self, parameters, config):
+            lists.append([float(array.mean()) for array in parameters])
+            return [array + 1 for array in parameters], 1, {}
+
+    hosts = [federation.host({"a": lambda _: Swaps()}), federation.host({"b": lambda _: Notes()})]
+    federation.result()
+    for host in hosts:
+        host.result()
+    assert lists[0] == [0, 1]
+    assert all(a < b for a, b in lists), "the second tensor stays the second"
+
+
+class Momentum(FedAvg):
+    """Keeps a model of its own."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.own, self.told = None, []
+
+    def aggregate_fit(self, server_round, results, failures):
+        mean, metrics = super().aggregate_fit(server_round, results, failures)
+        return Parameters.of({name: array + 0 for name, array in mean.arrays().items()}), metrics
+
+    def published(self, server_round, parameters):
+        self.told.append((server_round, parameters.arrays()["w"].tobytes()))
+
+
+def test_a_strategy_is_told_what_the_sites_will_have(federation):
+    strategy = Momentum(initial_parameters=model(), min_available_clients=1)
+    client = Drifts()
+    run(federation, {"a": client}, strategy, rounds=3)
+    assert [number for number, _ in strategy.told] == [0, 1, 2, 3]
+    assert [data for _, data in strategy.told[:3]] == [seen[0].tobytes() for seen in client.seen]

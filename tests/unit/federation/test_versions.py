@@ -296,3 +296,61 @@ def test_packets_that_do_not_lead_to_the_version_named_change_nothing(chain, att
     if attack is not unknown_bases:
         assert "packet" in str(caught.value)
     assert taken(replicas, last, way).models[-1].digest == last.base.digest
+
+
+# ── what a version is not ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_version_is_no_view_of_the_strategys_arrays():
+    versions = Versions(UQ).published(model())
+    given = {**moved(model(), 1), "n": np.array(4, np.int64)}
+    after = versions.published(given)
+    digest = after.base.digest
+    for array in given.values():
+        np.add(array, 1, out=array)
+    assert Base.of(after.base.tensors.arrays()).digest == digest
+    assert not any(array.flags.writeable for array in after.base.tensors.arrays().values())
+
+
+def test_the_order_of_tensors_is_that_of_the_first_version():
+    first = Versions(UQ).published(model())
+    given = moved(model(), 1)
+    after = first.published({name: given[name] for name in reversed(given)})
+    assert list(after.base.tensors.arrays()) == list(model())
+    assert after.base.digest == first.published(given).base.digest
+    replicas = taken(Replicas().with_snapshot(first.base.digest, first.base.tensors), after, after.packets)
+    assert list(replicas.models[-1].tensors.arrays()) == list(model())
+
+
+def test_a_strategy_with_a_model_of_its_own_goes_on_from_what_was_published():
+    """Server momentum: told what was published it arrives; going on from its own it adds what is missing again."""
+
+    def distance(*, told):
+        chance = np.random.default_rng(0)
+        aim = chance.normal(size=(60, 50)).astype(np.float32)
+        own, momentum = np.zeros_like(aim), np.zeros_like(aim)
+        versions = Versions(UQ).published({"w": own})
+        for _ in range(40):
+            seen = versions.base.tensors.arrays()["w"]
+            mean = seen - np.float32(0.3) * (seen - aim)
+            momentum = np.float32(0.9) * momentum + (own - mean)
+            own = own - np.float32(0.3) * momentum
+            versions = versions.published({"w": own})
+            if told:
+                own = versions.base.tensors.arrays()["w"]
+        return float(np.sqrt(np.mean((versions.base.tensors.arrays()["w"] - aim) ** 2)))
+
+    assert distance(told=True) < 0.2
+    assert distance(told=False) > 1
+
+
+def test_nearly_nothing_of_a_large_model_changed():
+    pipeline = Pipeline.parse("delta | fedwt | zstd(3)")
+    tight = replace(DEFAULT_LIMITS, free_raw=1 << 16, max_swell=2)
+    tensors = {"w": np.zeros((2000, 2000), np.float32)}
+    first = Versions(pipeline).published(tensors)
+    after = first.published({"w": tensors["w"] + np.eye(2000, dtype=np.float32)})
+    replicas = Replicas().with_snapshot(first.base.digest, first.base.tensors)
+    (packet,) = after.packets
+    here = replicas.with_packets(after.base.digest, [packet.base], [memoryview(packet.data)], pipeline, tight)
+    assert bits(here.models[-1]) == bits(after.base)

@@ -52,6 +52,14 @@ class Strategy(ABC):
     ) -> tuple[Parameters | None, Metrics]:
         """Results, in canonical order, to the next model; None keeps the old one."""
 
+    def published(self, server_round: int, parameters: Parameters) -> None:  # noqa: B027 - most have no use for it
+        """Take note of what the sites will have of the model that this strategy gave.
+
+        Where models travel as what has changed, that is not quite the same, and the server sends what is missing with
+        the next model. So a strategy that keeps a model of its own (server momentum, FedAdam, a moving average) goes on
+        from this one; if it went on from its own, what is missing would be added a second time, again and again.
+        """
+
     @abstractmethod
     def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Metrics] | None:
         """Loss and metrics on data that the server has, or None."""
