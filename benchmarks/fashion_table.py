@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.page import cells, render
+from blake3 import blake3
+from fashion.page import cells, gone_rows, render
 from fashion.rows import ROWS, coder_of
 from fashion.summary import compact, summarize, targets
 from measure import Target
@@ -31,6 +32,7 @@ from rich.table import Table
 from run import machine_facts
 from table import target_line
 
+import fedpost.codecs
 from fedpost.errors import MissingExtraError
 from fedpost.files import replace_file
 
@@ -70,13 +72,24 @@ class Job:
         return run if wanted.items() <= run.items() else None
 
 
+def codecs_digest() -> str:
+    """Twelve digits that the source of the update codecs is known by, as it is now."""
+    folder = Path(fedpost.codecs.__file__).parent
+    hasher = blake3()
+    for file in sorted(folder.rglob("*.py")):
+        name, data = file.relative_to(folder).as_posix().encode(), file.read_bytes()
+        hasher.update(b"%s\0%d\0" % (name, len(data)) + data)
+    return hasher.hexdigest()[:12]
+
+
 def make(job: Job) -> None:
     """Make one run in this process; say the number of each round that is done, a line each."""
     from fashion.simulation import PER_ROUND, simulate  # PyTorch: the parent does without
 
+    codecs = codecs_digest()  # before they run: another may be there in the end
     sites = PER_ROUND if job.rounds == _ROUNDS else _QUICK_SITES
     run = simulate(ROWS[job.row], job.seed, job.rounds, lambda number: print(number, flush=True), per_round=sites)
-    replace_file(job.file, [memoryview(json.dumps(run).encode())])
+    replace_file(job.file, [memoryview(json.dumps(run | {"codecs": codecs}).encode())])
 
 
 async def make_all(jobs: list[Job], at_once: int, progress: Progress) -> dict[Job, str]:
@@ -188,7 +201,10 @@ def main() -> int:
         make(Job(row, int(seed), int(rounds), Path(file)))
         return 0
     if options.render:
-        render(json.loads(options.render.read_text(encoding="utf-8")), options.docs)
+        results = json.loads(options.render.read_text(encoding="utf-8"))
+        render(results, options.docs)
+        for name in gone_rows(results):
+            print(f"Left out: {name} is no row any more.", file=sys.stderr)
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         cache = options.cache or (Path(scratch) if options.quick else CACHE)
@@ -217,6 +233,8 @@ def table_of(options: argparse.Namespace, cache: Path) -> int:
             failed = asyncio.run(make_all(wanted, options.jobs, progress))
     for job, said in failed.items():
         print(f"{job.row}, seed {job.seed}, failed:\n{said}", file=sys.stderr)
+    for name in sorted({name for file in cache.glob("*-*.json") if (name := file.stem.rpartition("-")[0]) not in ROWS}):
+        print(f"Left out: {name} is no row any more.", file=sys.stderr)
     results = results_of((run for job in jobs if (run := job.result()) is not None), missing)
     promises = [] if options.quick else targets(results["rows"])
     if options.json:

@@ -58,6 +58,21 @@ def published() -> dict[str, Any]:
     return json.loads(_RESULTS.read_text())
 
 
+def _render(results: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """The page of some results, and what the program says."""
+    (folder / "results.json").write_text(json.dumps(results))
+    command = [sys.executable, str(_PROGRAM), "--render", str(folder / "results.json"), "--docs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "fashion-table.md").read_text(), done.stderr
+
+
+def _results(load: Callable[[str], ModuleType], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    runs = [load("fashion.summary").compact(run) for run in runs]
+    machine = {"date": "2026-01-01", "python": "3.11", "versions": {"numpy": "2"}}
+    return {"machine": machine, "missing": [], "rows": load("fashion.summary").summarize(runs), "runs": runs}
+
+
 def _run(row: str, accuracy: float, *, seed: int = 0, **more: Any) -> dict[str, Any]:
     """A run of four rounds with two of three sites, as the cache has it."""
     return {
@@ -89,6 +104,7 @@ def test_it_runs_from_end_to_end_and_then_has_nothing_left_to_do(tmp_path):
     assert runs["dense"]["sites"] == runs["uq2.75"]["sites"], "all rows of a seed have the same draws"
     assert len(runs["uq2.75"]["sites"]) == 2
     assert all(0 < run["evaluations"][-1][2] < 1 for run in runs.values())
+    assert all(len(run["codecs"]) == 12 for run in runs.values())
     assert all(0 < size < runs["dense"]["packets"][0] for size in runs["uq2.75"]["snapshots"])
 
 
@@ -102,7 +118,81 @@ def test_the_published_page_is_that_of_the_published_results(tmp_path):
 
 def test_the_published_rows_are_what_the_published_runs_say(load, published):
     rows = load("fashion.summary").summarize(published["runs"])
-    assert json.loads(json.dumps(rows)) == published["rows"]
+    known = load("fashion.rows").ROWS
+    assert json.loads(json.dumps(rows)) == [row for row in published["rows"] if row["name"] in known]
+
+
+def test_rows_that_are_no_more_are_left_out_and_named(load, tmp_path):
+    results = _results(load, [_run("dense", 0.80), _run("uq2.75", 0.79)])
+    results["rows"].append(results["rows"][1] | {"name": "uq2", "title": "uq(2), both ways"})
+    results["runs"].append(results["runs"][1] | {"row": "uq2", "codecs": "0123456789ab"})
+    page, said = _render(results, tmp_path)
+    assert "Left out, as there are no such rows any more: uq2." in page
+    assert "uq(2), both ways" not in page
+    assert "uq(2.75), both ways" in page
+    assert "codecs 0123456789ab" not in page
+    assert said == "Left out: uq2 is no row any more.\n"
+
+
+def test_runs_of_rows_that_are_no_more_are_not_collected(tmp_path):
+    (tmp_path / "uq2-0.json").write_text("{}")
+    command = [sys.executable, str(_PROGRAM), "--collect", "--only", "dense", "--json", "--cache", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stderr) == (0, "Left out: uq2 is no row any more.\n")
+    assert json.loads(done.stdout)["runs"] == []
+
+
+def test_rows_of_different_codecs_are_told(load, tmp_path):
+    runs = [_run("dense", 0.80), _run("uq2.75", 0.79), _run("uq4", 0.78), _run("uq4", 0.77, seed=1)]
+    told = "**The runs were not all made by the same source of the codecs.**"
+    assert told not in _render(_results(load, runs), tmp_path)[0], "nobody knows"
+    same = [run | {"codecs": "aaa"} for run in runs]
+    assert told not in _render(_results(load, same), tmp_path)[0]
+    mixed = [runs[0], runs[1] | {"codecs": "aaa"}, runs[2] | {"codecs": "aaa"}, runs[3] | {"codecs": "bbb"}]
+    page, _ = _render(_results(load, mixed), tmp_path)
+    assert told in page
+    lines = page.splitlines()
+    assert "- codecs not recorded: dense, both ways." in lines
+    assert "- made by codecs aaa: uq(2.75), both ways; uq(4), both ways." in lines
+    assert "- made by codecs bbb: uq(4), both ways." in lines
+
+
+def test_the_digest_of_the_codecs_is_that_of_their_source(load, monkeypatch, tmp_path):
+    program = load("fashion_table")
+    first = program.codecs_digest()
+    assert first == program.codecs_digest()
+    assert len(first) == 12
+    found = set()
+    for files in ({"a.py": "1"}, {"a.py": "2"}, {"b.py": "1"}, {"a.py": "1", "inner/b.py": ""}):
+        folder = tmp_path / str(len(found))
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        (folder / "__init__.py").touch()
+        monkeypatch.setattr(program.fedpost.codecs, "__file__", str(folder / "__init__.py"))
+        found.add(program.codecs_digest())
+    assert len(found) == 4
+
+
+def test_what_is_fetched_is_judged_with_first_models_and_without(load, tmp_path):
+    results = _results(load, [_run("dense", 0.80), _run("uq2.75", 0.79)])
+    row = results["rows"][1]
+    targets = {target.text: target for target in load("fashion.summary").targets(results["rows"])}
+    name = "uq(2.75), both ways: down, fetched"
+    later = targets[f"{name} after the first model, 10 sites of 100 a round"]
+    every = targets[f"{name}, all (with first models), 10 sites of 100 a round"]
+    assert (later.value, later.bound, later.met) == (row["down_later"], 5, True)
+    assert (every.value, every.bound, every.met) == (row["down_fetched"], 5, False)
+    page, _ = _render(results, tmp_path)
+    assert "a site that returns fetches 20.8 x less than the raw model" in page
+    assert "all that is fetched, first models too, is 3.01 x less." in page
+
+
+def test_many_seeds_have_an_interval_too(load):
+    runs = [_run("dense", 0.5 + 0.01 * (seed % 2), seed=seed) for seed in range(11)]
+    (row,) = load("fashion.summary").summarize([load("fashion.summary").compact(run) for run in runs])
+    # Student's t with ten degrees of freedom, times the standard error of six of 50 and five of 51.
+    assert row["accuracy_interval"] == pytest.approx(2.228 * math.sqrt(30 / 11 / 10 / 11))
 
 
 def test_a_site_fetches_the_smaller_of_packets_and_snapshot(load):

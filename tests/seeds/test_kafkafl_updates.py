@@ -319,7 +319,7 @@ def test_the_state_waits_for_the_acknowledgement(pair):
     assert sender.acknowledge("a", receiver.digest_of("a"))
     same(sender.previous_weights["a"], first)
     # What comes late is refused, or leads to what is there.
-    with pytest.raises(SerializationError, match="it changes the base") as caught:
+    with pytest.raises(SerializationError, match="it is older than the update that was applied last") as caught:
         receiver.apply_differential_update("a", late)
     assert isinstance(caught.value, DecodeError)
     same(receiver.apply_differential_update("a", lost), first)

@@ -116,6 +116,9 @@ def compress_command(
         opened, old = _open(model, kind), None if base is None else _open(base, kind)
         with named(model):
             tensors = opened.source.arrays()
+        if not any(array.nbytes for array in tensors.values()):
+            what = "no values in any of its tensors" if tensors else "no tensors"
+            raise EncodeError(f"the model has {what}: there is nothing to compress", where=str(model))
         known = None if old is None else _base_of(old)
         alone = [] if known is None else strangers(MemoryTensors(tensors), known)
         found = _try(pipelines, tensors, known, repeat)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
 from rich.text import Text
 
 from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
 from fedpost.cli.errors import as_json_text, errors
+from fedpost.cli.progress import progress
 from fedpost.cli.signals import terminable
-from fedpost.conversion import KINDS, Progress, Target, convert, kind_of
+from fedpost.conversion import KINDS, Target, convert, kind_of
 from fedpost.report.units import human_bytes, human_seconds, plain
 from fedpost.tensors import FORMATS
 
 __all__ = ["convert_command"]
-
-_PATIENCE: Final = 1.0
 
 
 @click.command("convert")
@@ -63,13 +56,13 @@ def convert_command(
       fedpost convert weights.npz weights.frame --format fedwt1 --compression "zstd(9)"
       fedpost convert message.pb model.fedwt --from protobuf
     """  # noqa: D301 - \b keeps click from joining the lines
-    console = Console(stderr=True)
-    with errors(as_json=as_json), terminable(), _progress(console) as progress:
+    with errors(as_json=as_json), terminable(), progress() as show:
         target = Target.for_path(
             destination, format=format_name, framed=framed, compression=compression, checksum=checksum
         )
         kind = kind_of(source) or kind
-        done = convert(source, destination, target, kind=kind, force=force, check=check, progress=progress)
+        done = convert(source, destination, target, kind=kind, force=force, check=check, progress=show)
+    console = Console(stderr=True)
     for note in done.notes:
         console.print(Text.assemble(("note: ", "bold"), plain(note)), soft_wrap=True)
     if as_json:
@@ -82,24 +75,3 @@ def convert_command(
         f"{human_bytes(done.raw)} in {human_bytes(done.target.bytes)} ({done.ratio:.2f}x), "
         f"{human_seconds(done.seconds)}, {done.mb_per_second:.0f} MB/s{checked}"
     )
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    """A bar on a terminal for what takes long."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-    tasks = {}
-    start = time.monotonic()
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done)
-        if not bar.live.is_started and not bar.disable and time.monotonic() - start > _PATIENCE:
-            bar.start()
-
-    try:
-        yield show
-    finally:
-        bar.stop()

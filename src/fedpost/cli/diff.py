@@ -8,11 +8,11 @@ from typing import Final
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fedpost.cli.errors import USAGE_EXIT, as_json_text, errors
 from fedpost.cli.signals import terminable
+from fedpost.cli.tables import Column, print_table
 from fedpost.conversion import KINDS, kind_of, open_model
 from fedpost.report.difference import ModelDifference, TensorDifference, compare
 from fedpost.report.units import plain
@@ -20,6 +20,16 @@ from fedpost.report.units import plain
 __all__ = ["diff_command"]
 
 _DIFFERENT_EXIT: Final = 1
+_COLUMNS: Final = (
+    Column("tensor", number=False),
+    Column("dtype", number=False, rank=2),
+    Column("shape", number=False, rank=1),
+    Column("relative"),
+    Column("max abs"),
+    Column("RMS", rank=3),
+    Column("elements"),
+    Column("NaN"),
+)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -72,13 +82,7 @@ def _show(found: ModelDifference, shown: list[TensorDifference]) -> None:
         sides = " and ".join(f"{kind} {_shape(shape)}" for kind, shape in zip(one.dtypes, one.shapes, strict=True))
         console.print(Text.assemble((f"{plain(one.name)}: ", "bold"), sides), soft_wrap=True)
     if shown:
-        table = Table("tensor", "dtype", "shape", box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for title in ("relative", "max abs", "RMS", "elements", "NaN"):
-            table.add_column(title, justify="right")
-        for tensor in shown:
-            cells = (plain(tensor.name), plain(tensor.dtype), _shape(tensor.shape), *_numbers(tensor))
-            table.add_row(*map(Text, cells))
-        console.print(table)
+        print_table(_COLUMNS, [(one.name, one.dtype, _shape(one.shape), *_numbers(one)) for one in shown])
     if found.equal:
         how = "bit for bit" if all(tensor.equal_bits for tensor in found.tensors) else "within the tolerance"
         console.print(f"{len(found.tensors)} tensors, equal {how}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -11,12 +12,21 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fedpost.cli.errors import as_json_text, errors
+from fedpost.cli.tables import Column, print_table
 from fedpost.frame import DEFAULT_LIMITS
 from fedpost.objects.outline import DEEPEST, Node
-from fedpost.report.inspection import FrameDescription, describe
+from fedpost.report.inspection import FrameDescription, TensorDescription, describe
 from fedpost.report.units import human_bytes, plain
 
 __all__ = ["inspect_command"]
+
+_COLUMNS: Final = (
+    Column("tensor", number=False),
+    Column("dtype", number=False, rank=1),
+    Column("shape", number=False),
+    Column("raw"),
+    Column("stored"),
+)
 
 
 @click.command("inspect")
@@ -59,15 +69,8 @@ def inspect_command(file: Path, verify: bool, as_json: bool, depth: int | None) 
     console = Console()
     console.print(facts)
     if found.tensors:
-        table = Table("tensor", "dtype", "shape", box=None, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("raw", justify="right")
-        table.add_column("stored", justify="right")
-        for tensor in found.tensors:
-            shape = "×".join(map(str, tensor.shape)) or "scalar"
-            cells = (tensor.name, tensor.dtype, shape, human_bytes(tensor.raw), human_bytes(tensor.stored))
-            table.add_row(*(Text(plain(cell)) for cell in cells))
         console.print()
-        console.print(table)
+        print_table(_COLUMNS, [_row(tensor) for tensor in found.tensors])
     if found.object is not None:
         console.print()
         console.print(_tree(found.object), no_wrap=True, overflow="ellipsis")
@@ -83,6 +86,11 @@ def _content(found: FrameDescription) -> dict[str, str]:
     ratio = f"  ({found.raw / found.stored:.2f}x)" if found.stored else ""
     tensors = f"{len(found.tensors)} in {found.segments} segments, {human_bytes(found.raw)}{ratio}"
     return {"pipeline": found.pipeline or "no tensors", "tensors": tensors}
+
+
+def _row(tensor: TensorDescription) -> list[str]:
+    shape = "×".join(map(str, tensor.shape)) or "scalar"
+    return [tensor.name, tensor.dtype, shape, human_bytes(tensor.raw), human_bytes(tensor.stored)]
 
 
 def _tree(node: Node, above: Tree | None = None) -> Tree:

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from fedpost.report.drawing import DASHES, Colours, Draw, inline_svg, tick_bytes
 from fedpost.report.grouping import Group, group_curve
+from fedpost.report.rows import GREATEST
 from fedpost.report.runs import Direction, RunFigures
 from fedpost.report.units import plain
 
@@ -55,7 +56,8 @@ class Line:
 def run_line(run: RunFigures, metric: str, direction: Direction = "both", *, own: bool = False) -> Line:
     """The line of a run."""
     label = "this run" if own else run.run.removeprefix(f"{run.name}-")
-    return Line(label, run.pipeline, run.curve(metric, direction), (), run.status == "finished", own)
+    points = [(sent, value) for sent, value in run.curve(metric, direction) if abs(value) <= GREATEST]
+    return Line(label, run.pipeline, points, (), run.status == "finished", own)
 
 
 def group_line(group: Group, metric: str, direction: Direction = "both") -> Line:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fedpost.report.drawing import STAND_INS, Colours, inline_svg, tick_bytes
-from fedpost.report.rows import Round
+from fedpost.report.rows import GREATEST, Round
 from fedpost.report.summary import RunSummary
 from fedpost.report.units import human_seconds, plain
 
@@ -137,7 +137,8 @@ def time_plot(summary: RunSummary) -> str | None:
 
 
 def _points(summary: RunSummary, value: Callable[[Round], float | None]) -> list[tuple[int, float]]:
-    return [(row.round, y) for row in summary.rounds if (y := value(row)) is not None]
+    points = ((row.round, value(row)) for row in summary.rounds)
+    return [(number, y) for number, y in points if y is not None and abs(y) <= GREATEST]
 
 
 def _running(values: Sequence[int]) -> list[int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from fedpost.telemetry import Transfer
 
-__all__ = ["Bytes", "Picks", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
+__all__ = ["GREATEST", "Bytes", "Picks", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
+
+GREATEST: Final = 1e100
+"""Of a metric that is averaged or drawn: sums of squares of such are finite still."""
 
 ProblemKind = Literal["refused", "failed", "lost", "retried"]
 

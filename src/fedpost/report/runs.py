@@ -2,11 +2,13 @@
 
 Rules: the end of a run leaves ``summary.json`` beside the ledger; it counts as long as the ledger has the size that it
 had then, or is no more. Otherwise the ledger is read, in one pass. What a run's folder holds may be anything: a run
-that cannot be read is an error that names it, and never stops the reading of another.
+that cannot be read is an error that names it, and never stops the reading of another. So is one with figures that
+nothing can have measured, such as bytes below zero: what is read can be added up, averaged and drawn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -15,7 +17,7 @@ import msgspec
 
 from fedpost.errors import DecodeError, LimitError
 from fedpost.files import replace_file
-from fedpost.report.rows import Bytes, Round
+from fedpost.report.rows import GREATEST, Bytes, Round
 from fedpost.report.summary import RunSummary, Summarizer
 from fedpost.report.units import plain
 from fedpost.telemetry import read_records
@@ -46,6 +48,8 @@ _MAX_SUMMARY: Final = 1 << 25
 _MOST: Final = 20
 _LOOKED_AT: Final = 500
 _LEDGERS: Final = 64_000_000
+_MOST_BYTES: Final = 1 << 63
+_MOST_SECONDS: Final = 1e12
 _PLAIN: Final = {"serialization": "fedwt", "compression": "none"}
 
 
@@ -218,7 +222,8 @@ def read_run(path: Path, *, most: int | None = None) -> RunFigures:
         most: Bytes of a ledger that are read at most; without it any.
 
     Raises:
-        DecodeError: There is no run, nothing was recorded, or the ledger holds something other than records.
+        DecodeError: There is no run, nothing was recorded, the ledger holds something other than records, or there are
+            figures that cannot be.
         LimitError: The ledger is larger than that.
         OSError: The ledger cannot be read.
     """
@@ -229,7 +234,7 @@ def read_run(path: Path, *, most: int | None = None) -> RunFigures:
         size = None
     kept = _kept(path / SUMMARY) if path.is_dir() else None
     if kept is not None and size in {None, kept.ledger}:
-        return kept
+        return _checked(kept, path / SUMMARY)
     if size is None:
         raise DecodeError("no ledger", where=str(path))
     if most is not None and size > most:
@@ -243,7 +248,7 @@ def read_run(path: Path, *, most: int | None = None) -> RunFigures:
     summary = summarizer.summary()
     if summary.started is None:
         raise DecodeError("nothing was recorded yet", where=str(ledger))
-    return figures_of(summary, ledger=size)
+    return _checked(figures_of(summary, ledger=size), ledger)
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -339,3 +344,45 @@ def _value(row: Round, metric: str) -> float | None:
         value: float | None = getattr(row, metric)
         return value
     return row.metrics.get(metric)
+
+
+def _checked(run: RunFigures, where: Path) -> RunFigures:
+    """A run whose figures are possible.
+
+    Raises:
+        DecodeError: One is not.
+    """
+    if problem := _impossible(run):
+        raise DecodeError(problem, where=str(where))
+    return run
+
+
+def _impossible(run: RunFigures) -> str | None:
+    """What no run can have had, or None."""
+    if not all(0 <= seconds <= _MOST_SECONDS for seconds in (run.started or 0.0, run.seconds)):
+        return f"a time that cannot be: started at {run.started:g}, {run.seconds:g} s"
+    if not 0 <= run.sites <= _MOST_BYTES:
+        return f"{run.sites} sites"
+    if problem := _impossible_bytes(run.bytes):
+        return problem
+    for row in run.rounds:
+        if problem := _impossible_bytes(row.bytes) or _impossible_round(row):
+            return f"round {row.round}: {problem}"
+    return None
+
+
+def _impossible_bytes(sent: Bytes) -> str | None:
+    for name in sent.__struct_fields__:
+        if not 0 <= (count := getattr(sent, name)) <= _MOST_BYTES:
+            return f"{count} bytes {name.replace('_', ' ')}"
+    return None
+
+
+def _impossible_round(row: Round) -> str | None:
+    if row.seconds is not None and not 0 <= row.seconds <= _MOST_SECONDS:
+        return f"{row.seconds:g} s"
+    metrics = {"accuracy": row.accuracy, "loss": row.loss, "train_loss": row.train_loss, **row.metrics}
+    for name, value in metrics.items():
+        if value is not None and not (math.isfinite(value) and abs(value) <= GREATEST):
+            return f"{name} is {value:g}, which cannot be averaged or drawn"
+    return None

@@ -168,6 +168,33 @@ def test_what_cannot_be_read_has_a_row(fedpost, runs, tmp_path):
     assert problems["goes-on"] is None
 
 
+@pytest.mark.parametrize("how", [[], ["--group"], ["--plot", "plot.svg"], ["--group", "--plot", "plot.png"]])
+def test_figures_that_cannot_be_have_a_row(fedpost, runs, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    spoilt = sorted(runs.iterdir())[:2]
+    for folder, old, new in zip(spoilt, ('"loss": ', '"down": '), ("1.7e308", "-5"), strict=True):
+        summary = folder / "summary.json"
+        summary.write_text(re.sub(f"{old}[\\d.]+", f"{old}{new}", summary.read_text()))
+    result = fedpost("compare", runs, "--metric", "loss", *how)
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "loss is 1.7e+308, which cannot be averaged or drawn" in rows[spoilt[0].name]
+    assert "-5 bytes down" in rows[spoilt[1].name]
+    told = found(fedpost, runs, "--metric", "loss", *how)
+    assert sum("problem" in one for one in told) == 2
+    assert len(told) > 2
+
+
+def test_metrics_as_great_as_they_may_be_are_averaged_and_drawn(fedpost, runs, tmp_path):
+    for folder in runs.iterdir():
+        summary = folder / "summary.json"
+        summary.write_text(re.sub(r'"loss": [\d.]+', f'"loss": 9.{len(folder.name)}e99', summary.read_text(), count=2))
+    for group in ([], ["--group"]):
+        result = fedpost("compare", runs, "--metric", "loss", "--plot", tmp_path / "plot.svg", *group)
+        assert result.exit_code == 0, result.output
+        assert "problem" not in json.dumps(found(fedpost, runs, "--metric", "loss", *group))
+
+
 def test_nothing_to_compare_is_an_exit_code(fedpost, tmp_path):
     (tmp_path / "empty").mkdir()
     result = fedpost("compare", tmp_path / "empty")

@@ -190,6 +190,23 @@ def test_another_model_as_base_is_noted(fedpost, new, tmp_path):
     assert "layer.weight, steps" in result.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize("how", [[], ["--json"], ["--codec", "dense | lx", "--output", "out.fedwt"]])
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [({}, "no tensors"), ({"w": np.zeros((0, 3), np.float32)}, "no values in any of its tensors")],
+    ids=["no tensors", "no values"],
+)
+def test_a_model_of_nothing_is_an_error(fedpost, tmp_path, monkeypatch, tensors, says, how):
+    monkeypatch.chdir(tmp_path)
+    save_tensors(tmp_path / "empty.fedwt", tensors)
+    result = fedpost("compress", "empty.fedwt", *how)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: empty.fedwt: the model has {says}: there is nothing to compress\n"
+    if "--json" in how:
+        assert json.loads(result.stdout)["error"]["type"] == "EncodeError"
+    assert not (tmp_path / "out.fedwt").exists()
+
+
 def test_files_that_are_no_models(fedpost, new, tmp_path):
     (tmp_path / "text").write_text("hello, world")
     for arguments in ([tmp_path / "text"], [new, "--base", tmp_path / "text"]):

@@ -160,12 +160,16 @@ def test_a_result_that_is_not_the_sender_s():
         return bytes(Frame.build({**told, "differential": {**told["differential"], **said}}, stored))
 
     assert receiver.apply_differential_update("a", lie())
+    receiver.forget("a")
     receiver.apply_differential_update("a", _full())
+    newer = _number(_full())
+    assert told["differential"]["number"] < newer
+    told["differential"]["number"] = newer
     for result in (bytes(16), b"", told["differential"]["result"][:15]):
         with pytest.raises(SerializationError, match="not what the sender has") as caught:
             receiver.apply_differential_update("a", lie(result=result))
         assert isinstance(caught.value, IntegrityError)
-    for said in ({"result": 5}, {"client_id": None}, {"client_id": "x" * 2000}):
+    for said in ({"result": 5}, {"client_id": None}, {"client_id": "x" * 2000}, {"number": -1}, {"number": "7"}):
         with pytest.raises(SerializationError):
             receiver.apply_differential_update("a", lie(**said))
     assert bits(receiver.previous_weights["a"]) == bits(WEIGHTS)
@@ -173,6 +177,67 @@ def test_a_result_that_is_not_the_sender_s():
 
 def _full():
     return DifferentialUpdateManager().create_differential_update("a", WEIGHTS)[0]
+
+
+def _number(update):
+    return AdvancedSerializer().inspect(update).extra["update_number"]
+
+
+def test_an_older_whole_update_does_not_lead_back():
+    sender, receiver = DifferentialUpdateManager(), DifferentialUpdateManager()
+    old, _ = sender.create_differential_update("a", WEIGHTS)
+    newest, differential = sender.create_differential_update("a", [w * 2 for w in WEIGHTS])
+    assert not differential  # the one before waits still
+    found = receiver.apply_differential_update("a", newest)
+    with pytest.raises(SerializationError, match="it is older") as caught:
+        receiver.apply_differential_update("a", old)
+    assert isinstance(caught.value, DecodeError)
+    assert caught.value.hint.startswith("Drop it.")
+    digest = receiver.digest_of("a")
+    assert bits(receiver.apply_differential_update("a", newest)) == bits(found)  # it came twice
+    assert bits(receiver.previous_weights["a"]) == bits(found)
+    assert receiver.digest_of("a") == digest
+    assert sender.acknowledge("a", digest)
+    receiver.forget("a")
+    assert bits(receiver.apply_differential_update("a", old)) == bits(WEIGHTS)
+
+
+def test_an_older_difference_does_not_lead_back_to_where_it_fits():
+    """From here to there and back again: the first step would fit once more."""
+    sender, receiver = pair()
+    there, _ = sender.create_differential_update("a", [w * 2 for w in WEIGHTS])
+    receiver.apply_differential_update("a", there)
+    assert sender.acknowledge("a", receiver.digest_of("a"))
+    back, differential = sender.create_differential_update("a", WEIGHTS)
+    assert differential
+    receiver.apply_differential_update("a", back)
+    with pytest.raises(SerializationError, match="it is older"):
+        receiver.apply_differential_update("a", there)
+    assert bits(receiver.apply_differential_update("a", back)) == bits(WEIGHTS)
+    assert bits(receiver.previous_weights["a"]) == bits(WEIGHTS)
+
+
+def test_a_sender_that_was_started_again_goes_on():
+    _, receiver = pair()
+    again = DifferentialUpdateManager()
+    update, differential = again.create_differential_update("a", [w * 3 for w in WEIGHTS])
+    assert not differential
+    assert bits(receiver.apply_differential_update("a", update)) == bits([w * 3 for w in WEIGHTS])
+
+
+def test_what_has_no_number_comes_before_what_has_one():
+    serializer, receiver = AdvancedSerializer(), DifferentialUpdateManager()
+    package, _ = serializer.serialize_comprehensive(WEIGHTS, "weight_update", {"client_id": "a"})
+    for _ in range(2):
+        assert bits(receiver.apply_differential_update("a", package)) == bits(WEIGHTS)
+    receiver.apply_differential_update("a", _full())
+    with pytest.raises(SerializationError, match="it is older"):
+        receiver.apply_differential_update("a", package)
+    for number in (True, "7", 1.5, [1]):
+        said = {"client_id": "a", "update_number": number}
+        package, _ = serializer.serialize_comprehensive(WEIGHTS, "weight_update", said)
+        with pytest.raises(SerializationError, match="number"):
+            receiver.apply_differential_update("a", package)
 
 
 def test_a_layer_that_is_not_there():

@@ -96,6 +96,68 @@ def test_gradients_that_were_not_acknowledged_are_not_relied_on():
         sender.acknowledge_gradients()
 
 
+def relative_pair():
+    """A sender, a receiver that has the gradients before, and what differs from them."""
+    rng = np.random.default_rng(0)
+    sender, receiver = CompressionOptimizer(), CompressionOptimizer()
+    before = [rng.standard_normal((8, 8)).astype(np.float32)]
+    strategy = sender.compression_strategies["gradients"]
+    receiver.decompress(strategy(before))
+    assert sender.acknowledge_gradients(receiver.gradients_digest)
+    return sender, receiver, strategy([before[0] + np.float32(0.01)])
+
+
+def test_gradients_that_come_twice_are_the_same_twice():
+    sender, receiver, data = relative_pair()
+    found = receiver.decompress(data)
+    for again in (data, bytearray(data), memoryview(data), memoryview(data[::-1])[::-1]):
+        assert bits(receiver.decompress(again)) == bits(found)
+    receiver.decompress(compress("metadata", {"between": 1}))
+    assert bits(receiver.decompress(data)) == bits(found)
+    damaged = bytearray(data)
+    damaged[-1] ^= 1
+    with pytest.raises(SerializationError, match="digest"):
+        receiver.decompress(damaged)
+    # What follows is still relative to them.
+    assert sender.acknowledge_gradients(receiver.gradients_digest)
+    near = [found[0] + np.float32(0.01)]
+    (after,) = receiver.decompress(sender.compression_strategies["gradients"](near))
+    assert np.abs(after - near[0]).max() <= 0.011 / 127
+
+
+def test_gradients_are_acknowledged_by_what_arrived():
+    assert CompressionOptimizer().gradients_digest is None
+    sender, receiver, data = relative_pair()
+    before = receiver.gradients_digest
+    assert len(before) == 16
+    for other in (before, bytes(16), b""):
+        assert not sender.acknowledge_gradients(other)
+    receiver.decompress(data)
+    assert receiver.gradients_digest != before
+    assert sender.acknowledge_gradients(receiver.gradients_digest)
+    assert not sender.acknowledge_gradients(receiver.gradients_digest)
+
+
+def test_gradients_that_were_rejected_are_not_relied_on():
+    sender, receiver, lost = relative_pair()
+    before = receiver.gradients_digest
+    sender.reject_gradients()
+    assert not sender.acknowledge_gradients()
+    held = sender._held.tensors.arrays()["0"]
+    data = sender.compression_strategies["gradients"]([held + np.float32(0.02)])
+    assert Frame.decode(data).section("compressed", dict[str, object]).get("specs") is None
+    assert receiver.gradients_digest == before
+    receiver.decompress(data)
+    with pytest.raises(SerializationError, match="it changes the base"):
+        receiver.decompress(lost)
+
+
+def test_complex_values_are_not_quantized():
+    with pytest.raises(SerializationError, match="complex") as caught:
+        CompressionOptimizer()._quantize_array(np.array([1 + 2j, 3j]))
+    assert isinstance(caught.value, EncodeError)
+
+
 @pytest.mark.parametrize("kind", ["gradients", "sparse_weights", "dense_weights"])
 @pytest.mark.parametrize("data", [None, 5, "a", [1.0], {"a": 1}, {1: ARRAYS[0]}, [np.float32(1)], ARRAYS[0]], ids=repr)
 def test_what_is_no_model(kind, data):

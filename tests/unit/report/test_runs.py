@@ -132,6 +132,48 @@ def test_what_is_no_ledger_is_told(tmp_path, content, says):
         read_run(tmp_path)
 
 
+IMPOSSIBLE = [
+    (lambda run: run["bytes"].update(down=-5), "-5 bytes down"),
+    (lambda run: run["bytes"].update(raw_up=-(1 << 40)), "bytes raw up"),
+    (lambda run: run["rounds"][2]["bytes"].update(up=-1), "round 2: -1 bytes up"),
+    (lambda run: run["rounds"][1].update(loss=1.7e308), r"round 1: loss is 1.7e\+308"),
+    (lambda run: run["rounds"][3]["metrics"].update(top5_error=-1e200), "round 3: top5_error is -1e\\+200"),
+    (lambda run: run["rounds"][1].update(seconds=-1.0), "round 1: -1 s"),
+    (lambda run: run.update(seconds=1e300), "a time that cannot be"),
+    (lambda run: run.update(started=-1.0), "a time that cannot be"),
+    (lambda run: run.update(sites=-3), "-3 sites"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), IMPOSSIBLE, ids=[says for _, says in IMPOSSIBLE])
+def test_figures_that_cannot_be_are_told(tmp_path, spoil, says):
+    folder = write_run(tmp_path / "a")
+    said = msgspec.json.decode((folder / "summary.json").read_bytes())
+    spoil(said)
+    (folder / "summary.json").write_bytes(msgspec.json.encode(said))
+    with pytest.raises(DecodeError, match=says) as caught:
+        read_run(folder)
+    assert caught.value.where == str(folder / "summary.json")
+    own = write_run(tmp_path / "own")
+    assert beside(own) == ((), 1)
+
+
+def test_a_ledger_with_figures_that_cannot_be_is_told(tmp_path):
+    with pytest.raises(DecodeError, match="-4 bytes up"):
+        read_run(write_run(tmp_path / "a", up=-11, rounds=1, kept=False))
+    with pytest.raises(DecodeError, match="accuracy is 1e"):
+        read_run(write_run(tmp_path / "b", gain=1e308, kept=False))
+    assert read_run(write_run(tmp_path / "c", gain=1e99)).final("accuracy") == 1e99
+
+
+@pytest.mark.parametrize("gain", [1e308, -1e308, 1e99])
+def test_the_page_of_a_run_with_them_is_written_all_the_same(tmp_path, gain):
+    own = write_run(tmp_path / "own", gain=gain, kept=False)
+    write_run(tmp_path / "other")
+    write_report(own / "ledger.jsonl", tmp_path / "page.html", beside=own)
+    assert f"{gain:.3e}" in (tmp_path / "page.html").read_text()
+
+
 def test_what_is_no_run_is_told(tmp_path):
     with pytest.raises(DecodeError, match="no ledger"):
         read_run(tmp_path)

@@ -3,12 +3,15 @@
 Rules: what the other side has is what it acknowledged, and of layers that were not sent what it had before; so nothing
 drifts, and a small change is sent once it has added up. A layer that is sent arrives to the bit with ``delta``, and as
 the codec's law says with another. An update names the model that it changes and the one that comes out by their
-digests: a receiver that has another refuses it.
+digests: a receiver that has another refuses it. Every update has a number: one that comes after a newer one was applied
+is refused, as a broker may deliver late and twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -17,6 +20,7 @@ import numpy as np
 
 from fedpost.codecs import Base, parse_codec
 from fedpost.compat.kafkafl.errors import serialization_errors
+from fedpost.compat.kafkafl.package import read_info
 from fedpost.compat.kafkafl.packing import is_model
 from fedpost.compat.kafkafl.references import Reference, length
 from fedpost.compat.kafkafl.serializer import AdvancedSerializer
@@ -33,6 +37,8 @@ __all__ = ["DifferentialUpdateManager"]
 _SECTION: Final = "differential"
 _KIND: Final = "weight_update"
 _WHERE: Final = f"section {_SECTION!r}"
+_NUMBER: Final = "update_number"
+"""Where a whole update's metadata have its number."""
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -41,10 +47,12 @@ class _Update(msgspec.Struct, frozen=True):
     Attributes:
         client_id: Whose update it is, by its own account.
         result: The digest of the model that comes out.
+        number: Greater than that of every update that the sender made before.
     """
 
     client_id: Annotated[str, msgspec.Meta(max_length=1024)]
     result: bytes
+    number: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class DifferentialUpdateManager:
@@ -81,6 +89,9 @@ class DifferentialUpdateManager:
         if settings is None:
             self._pipeline = dataclasses.replace(self._pipeline, compression=Compression.parse("lx"))
         self._references: dict[str, Reference] = {}
+        # By the clock, so that a sender that was started again goes on above what it had.
+        self._numbers = itertools.count(time.time_ns())
+        self._newest: dict[str, int] = {}  # of each client's updates that were applied here
 
     @property
     def previous_weights(self) -> Mapping[str, list[Array]]:
@@ -114,7 +125,8 @@ class DifferentialUpdateManager:
         reference = self._references.setdefault(client_id, Reference())
         base = reference.usable
         if base is None or not self._enabled or len(base.tensors.specs) != len(weights):
-            package, _ = self._serializer.serialize_comprehensive(weights, _KIND, {"client_id": client_id})
+            said = {"client_id": client_id, _NUMBER: next(self._numbers)}
+            package, _ = self._serializer.serialize_comprehensive(weights, _KIND, said)
             reference.propose(_base({str(index): _kept(array) for index, array in enumerate(weights)}))
             return package, False
         old = base.tensors.arrays()
@@ -130,7 +142,7 @@ class DifferentialUpdateManager:
             current.ended("encoding", plain)
             arrived = decode_tensors(plain, base=base).arrays()
             result = _base({**old, **{name: _kept(array, changed[name]) for name, array in arrived.items()}})
-            frame = plain.with_sections({_SECTION: _Update(client_id, result.digest)})
+            frame = plain.with_sections({_SECTION: _Update(client_id, result.digest, next(self._numbers))})
             update = bytes(frame)
             current.ended("joining", frame)
         reference.propose(result)
@@ -155,8 +167,9 @@ class DifferentialUpdateManager:
             reference.reject()
 
     def forget(self, client_id: str) -> None:
-        """Nobody knows what the receiver has: the next update is whole."""
+        """Nobody knows what the receiver has: the next update is whole. A receiver takes any whole one after it."""
         self._references.pop(client_id, None)
+        self._newest.pop(client_id, None)
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +184,8 @@ class DifferentialUpdateManager:
             Read-only arrays, and the sender's reference for its next update.
 
         Raises:
-            SerializationError: It is damaged, another client's, or relative to a model that is not here.
+            SerializationError: It is damaged, another client's, relative to a model that is not here, or older than
+                what was applied; nothing has changed then.
         """
         reference = self._references.get(client_id, Reference())
         if not len(update):
@@ -181,11 +195,12 @@ class DifferentialUpdateManager:
                 return list(reference.arrays().values())
         with serialization_errors():
             frame = Frame.decode(bytes(update), limits=self._limits, verify="never")
-        arrays = self._changed(client_id, reference, frame) if _SECTION in frame.section_names else None
-        if arrays is None:
-            arrays = self._whole(client_id, frame)
+        read = self._changed if _SECTION in frame.section_names else self._whole
+        arrays, number = read(client_id, reference, frame)
         reference.settle(_base(arrays))
         self._references[client_id] = reference
+        if number is not None:
+            self._newest[client_id] = max(number, self._newest.get(client_id, number))
         return list(reference.arrays().values())
 
     def digest_of(self, client_id: str) -> bytes | None:
@@ -193,14 +208,18 @@ class DifferentialUpdateManager:
         reference = self._references.get(client_id)
         return None if reference is None or reference.held is None else reference.held.digest
 
-    def _whole(self, client_id: str, package: Frame) -> dict[str, Array]:
+    def _whole(self, client_id: str, _reference: Reference, package: Frame) -> tuple[dict[str, Array], int | None]:
         data, metadata = self._serializer.deserialize_comprehensive(package)
         with serialization_errors():
             if metadata.client_id != client_id or type(data) is not list or not is_model(data):
                 raise DecodeError("it is no list of weights of this client's", where="section 'serialization'")
-        return {str(index): array for index, array in enumerate(data)}
+            number = read_info(package, self._limits)[1].get(_NUMBER)
+            if number is not None and type(number) is not int:
+                raise DecodeError("its number is none", where=f"metadata {_NUMBER!r}")
+            self._check_newest(client_id, number)
+        return {str(index): array for index, array in enumerate(data)}, number
 
-    def _changed(self, client_id: str, reference: Reference, frame: Frame) -> dict[str, Array]:
+    def _changed(self, client_id: str, reference: Reference, frame: Frame) -> tuple[dict[str, Array], int]:
         with self._serializer.measured("deserialization") as current:
             frame.verify()
             current.ended("verifying", frame)
@@ -208,7 +227,8 @@ class DifferentialUpdateManager:
             if said.client_id != client_id:
                 raise DecodeError("it is another client's", where=_WHERE)
             if reference.held is not None and reference.held.digest == said.result:
-                return reference.arrays()  # it came twice
+                return reference.arrays(), said.number  # it came twice
+            self._check_newest(client_id, said.number)
             old = reference.arrays()
             new = decode_tensors(frame, limits=self._limits, base=reference.held).arrays()
             current.ended("decoding", frame)
@@ -217,7 +237,14 @@ class DifferentialUpdateManager:
             arrays = {**old, **new}
             if _base(arrays).digest != said.result:
                 raise IntegrityError("what comes out is not what the sender has", where=_WHERE)
-            return arrays
+            return arrays, said.number
+
+    def _check_newest(self, client_id: str, number: int | None) -> None:
+        """Refuse what would lead back; without a number nobody can tell, once there are numbers."""
+        newest = self._newest.get(client_id)
+        if newest is not None and (number is None or number < newest):
+            hint = "Drop it. If its sender's clock was set back since, forget the client here."
+            raise DecodeError("it is older than the update that was applied last", hint=hint)
 
 
 def _base(arrays: Mapping[str, Array]) -> Base:

@@ -3,7 +3,7 @@
 Rules: what it makes is a frame that says by which strategy; reading one runs no code. Weights and metadata come back
 exactly. Gradients are quantized, in eight bits a value, without bias; their vectors, and what is no float, come back
 exactly. A gradient is sent as its difference from the one before only where the receiver is known to have that, and
-where the difference is the smaller.
+where the difference is the smaller. The gradients that came last may come again, and are the same then.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
+from fedpost.checksums import CHECKSUMS, DEFAULT_CHECKSUM
 from fedpost.codecs import Base
 from fedpost.compat.kafkafl.errors import serialization_errors
 from fedpost.compat.kafkafl.package import SpecTable
@@ -86,9 +87,10 @@ class CompressionOptimizer:
         self._held: Base | None = None  # what the receiver of our gradients is known to have
         self._waiting: TensorSource | None = None  # what it was sent since
         self._received: Base | None = None
+        self._last = b""  # the digest of the bytes that it came in
 
     def decompress(self, data: bytes | bytearray | memoryview) -> Any:
-        """Undo any of the strategies.
+        """Undo any of the strategies; gradients that come twice, one delivery after the other, are the same twice.
 
         Returns:
             What was given, in the container in which it was; read-only arrays.
@@ -97,7 +99,8 @@ class CompressionOptimizer:
             SerializationError: It is damaged, over the limits, or relative to gradients that are not here.
         """
         with serialization_errors():
-            frame = Frame.decode(bytes(data), limits=self._limits)
+            data = bytes(data)
+            frame = Frame.decode(data, limits=self._limits)
             said = frame.section(_SECTION, _Compressed, limit=self._limits.max_section)
             if said.container == "object":
                 if said.strategy != "metadata":
@@ -108,22 +111,39 @@ class CompressionOptimizer:
                 raise DecodeError(f"{said.strategy} that were made by {pipeline}", where=_WHERE)
             if said.strategy != "gradients":
                 return arrays_of(decode_tensors(frame, limits=self._limits), said.container)
-            source = self._gradients(frame, said)
-            arrays = source.arrays()
+            digest = CHECKSUMS.get(DEFAULT_CHECKSUM).of([memoryview(data)])
+            if self._received is not None and digest == self._last:
+                return arrays_of(self._received.tensors, said.container)  # a difference is not added twice
+            arrays = self._gradients(frame, said).arrays()
             found = arrays_of(MemoryTensors(arrays), said.container)
-            self._received = Base.of(arrays)
+            self._received, self._last = Base.of(arrays), digest
             return found
 
-    def acknowledge_gradients(self) -> bool:
+    @property
+    def gradients_digest(self) -> bytes | None:
+        """The 16 bytes that the gradients are known by which were received last; None where there are none."""
+        return None if self._received is None else self._received.digest
+
+    def acknowledge_gradients(self, digest: bytes | None = None) -> bool:
         """The receiver has the last gradients: the next ones may be sent as what differs.
 
+        Args:
+            digest: What the receiver's :attr:`gradients_digest` is; without it the caller's word is taken.
+
         Returns:
-            False where there are none that wait for it.
+            Whether it counts now: False where none wait for it, or the receiver has something else.
         """
         if self._waiting is None:
             return False
-        self._held, self._waiting = Base.of(self._waiting.arrays()), None
+        sent = Base.of(self._waiting.arrays())
+        if digest is not None and digest != sent.digest:
+            return False
+        self._held, self._waiting = sent, None
         return True
+
+    def reject_gradients(self) -> None:
+        """The receiver does not have the last gradients, but still those before."""
+        self._waiting = None
 
     # ── strategies ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,11 +211,13 @@ class CompressionOptimizer:
             The numbers (uint8, or uint16 for more than eight bits), the least value, and numbers a unit of value.
 
         Raises:
-            SerializationError: A value is NaN or infinite, or there are no such bits.
+            SerializationError: A value is complex, NaN or infinite, or there are no such bits.
         """
         with serialization_errors():
             if bits not in _BITS:
                 raise EncodeError(f"{bits} bits a value are not possible", hint="1 to 16 are.")
+            if np.iscomplexobj(array):
+                raise EncodeError("values are complex", hint="Give real and imaginary parts each by themselves.")
             wide = np.asarray(array, np.float64)
             if not np.isfinite(wide).all():
                 raise EncodeError("values are NaN or infinite")
