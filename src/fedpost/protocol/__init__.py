@@ -1,17 +1,14 @@
 """What peers say to each other, as tables and typed values without I/O."""
 
-from fedpost.protocol.messages import (
+from fedpost.protocol.bodies import (
     MAX_PACKETS,
     AggregationResult,
     Body,
     Digest,
-    Envelope,
     ErrorReport,
     EvaluationCommand,
     EvaluationResult,
     HealthCheck,
-    Message,
-    MessageType,
     Registration,
     RegistrationReply,
     RunEnd,
@@ -19,10 +16,8 @@ from fedpost.protocol.messages import (
     StatusUpdate,
     TrainingCommand,
     WeightUpdate,
-    address_message,
-    decode_message,
-    type_of,
 )
+from fedpost.protocol.messages import Envelope, Message, MessageType, address_message, decode_message, type_of
 from fedpost.protocol.negotiation import PAYLOADS, Agreement, Offer, agree, own_offer
 from fedpost.protocol.session import Session, SessionState
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
 
 from fedpost.telemetry import Transfer
 
-__all__ = ["GREATEST", "Bytes", "Picks", "Problem", "ProblemKind", "Round", "Site", "Stage", "Tensor"]
+__all__ = [
+    "GREATEST",
+    "Bytes",
+    "Picks",
+    "Problem",
+    "ProblemKind",
+    "Round",
+    "Site",
+    "Stage",
+    "Tensor",
+    "finished",
+    "planned",
+]
 
 GREATEST: Final = 1e100
 """Of a metric that is averaged or drawn: sums of squares of such are finite still."""
@@ -142,3 +155,14 @@ class Problem(msgspec.Struct, frozen=True):
     round: int | None
     site: str | None
     reason: str
+
+
+def finished(rounds: Iterable[Round]) -> int:
+    """Rounds that ended, without the evaluation of the initial model."""
+    return sum(1 for row in rounds if row.ended and row.round > 0)
+
+
+def planned(settings: Mapping[str, object]) -> int | None:
+    """Rounds that a run was to have, if it said so."""
+    found = settings.get("rounds")
+    return found if isinstance(found, int) else None

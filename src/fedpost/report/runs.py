@@ -17,7 +17,7 @@ import msgspec
 
 from fedpost.errors import DecodeError, LimitError
 from fedpost.files import replace_file
-from fedpost.report.rows import GREATEST, Bytes, Round
+from fedpost.report.rows import GREATEST, Bytes, Round, finished, planned
 from fedpost.report.summary import RunSummary, Summarizer
 from fedpost.report.units import plain
 from fedpost.telemetry import read_records
@@ -96,13 +96,12 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def finished_rounds(self) -> int:
         """Rounds that ended, without the evaluation of the initial model."""
-        return sum(1 for row in self.rounds if row.ended and row.round > 0)
+        return finished(self.rounds)
 
     @property
     def planned_rounds(self) -> int | None:
         """Rounds that the run was to have, if it said so."""
-        planned = self.settings.get("rounds")
-        return planned if isinstance(planned, int) else None
+        return planned(self.settings)
 
     @property
     def seconds_per_round(self) -> float | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from fedpost.report.rows import Bytes, Picks, Problem, ProblemKind, Round, Site, Stage, Tensor
+from fedpost.report.rows import Bytes, Picks, Problem, ProblemKind, Round, Site, Stage, Tensor, finished, planned
 from fedpost.telemetry import Event, Record, Span, Transfer
 
 __all__ = ["RunSummary", "Summarizer", "summarize"]
@@ -70,13 +70,12 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def finished_rounds(self) -> int:
         """Rounds that ended, without the evaluation of the initial model."""
-        return sum(1 for row in self.rounds if row.ended and row.round > 0)
+        return finished(self.rounds)
 
     @property
     def planned_rounds(self) -> int | None:
         """Rounds that the run was to have, if it said so."""
-        planned = self.settings.get("rounds")
-        return planned if isinstance(planned, int) else None
+        return planned(self.settings)
 
     @property
     def evaluated(self) -> tuple[Round, ...]:
