@@ -249,7 +249,7 @@ def pipeline_of(frame: Frame) -> Pipeline:
     try:
         return Pipeline.parse(spec, checksum=frame.checksum)
     except (RegistryError, ConfigError, MissingExtraError) as error:
-        raise UnsupportedError(f"{spec!r}: {error.what}", where="pipeline", hint=error.hint) from error
+        raise UnsupportedError(f"{spec[:200]!r}: {error.what}", where="pipeline", hint=error.hint) from error
 
 
 def decode_tensors(frame: Frame, *, limits: Limits = DEFAULT_LIMITS, base: Base | None = None) -> TensorSource:

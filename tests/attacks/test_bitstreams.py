@@ -166,3 +166,25 @@ def test_scales_that_are_no_scales(scale):
     ):
         with pytest.raises(DecodeError, match="mean magnitude"):
             decode(struct.pack("<f", scale) + coded[4:], np.empty(5, np.float32))
+
+
+@pytest.mark.parametrize("fill", [0xFF, 0x01, 0x80])
+def test_a_stream_of_millions_of_numbers_for_sixteen_elements(fill):
+    """The kernels by themselves, without what comes before them."""
+    size = 4_000_000
+    body = put_varint(size) + bytes([fill]) * size
+    block = b"\0" + body
+    places = b"\3\0" + body
+    lying = struct.pack("<I", len(places)) + places
+    for decode, data in (
+        (lambda data, out: decode_tensor(data, 0.7, out), b"\x13" + put_varint(len(block)) + block),
+        (decode_top, b"\4" + lying),
+        (decode_stc, struct.pack("<f", 1.0) + lying),
+        (decode_stc, struct.pack("<fIBB", 1.0, 3, 0, 0) + b"\0" + bytes(size)),
+    ):
+        tracemalloc.start()
+        with pytest.raises(DecodeError):
+            decode(data, np.zeros((4, 4), np.float32))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 19

@@ -214,7 +214,7 @@ def test_a_tiny_frame_takes_no_memory(tmp_path):
     good = Pipeline.parse("sign | fedwt | none").encode({"w": np.zeros((2048, 2048), np.float32)}, base=base)
     frames = [bytes(good)]
     chance = random.Random(4)
-    notes = {"base": base.digest, "whole": [], "steps": [1.0, 1.0], "seed": 5}
+    notes = {"base": base.digest, "whole": [], "steps": [1.0], "seed": 5}
     for spec in (*CODECS, "uq(16)"):
         for claim in (
             b"",

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fedpost.codecs import Base, parse_codec
-from fedpost.errors import DecodeError, EncodeError, FedpostError
+from fedpost.codecs import Base, codec_of, parse_codec
+from fedpost.errors import ConfigError, DecodeError, EncodeError, FedpostError
 from fedpost.frame import Frame
 from fedpost.pipeline import Pipeline, decode_tensors, picked, pipeline_of, tensor_sizes
 from fedpost.tensors import Fedwt
@@ -168,6 +168,29 @@ TEXTS = [
     ),
     *("uq(scale=2, scale=2)", "uq(__class__=2)", "uq(self=2)", "cast(dtype=object)", "none(1)", "uq(1)(2)"),
 ]
+
+
+def test_patterns_within_chains_within_patterns():
+    """As deep as a frame's text allows; refused at the first, whose text is looked at a few times."""
+    text = "rc"
+    for _ in range(7000):
+        text = 'rc|{"":' + text + "}"
+    frame = forged("uq(2)", text=f"{text} | fedwt | none")
+    with pytest.raises(DecodeError, match="patterns of its own"):
+        pipeline_of(frame)
+    config = "dense"
+    for _ in range(5000):
+        config = {"codec": "patterns", "patterns": [["*", config]]}
+    with pytest.raises(ConfigError, match="patterns of its own"):
+        codec_of(config)
+    stages = ["delta"]
+    for _ in range(5000):
+        stages = [stages]
+    with pytest.raises(ConfigError, match="no stage"):
+        codec_of(stages)
+    for nested in ('{"*": rc|{"*": dense}}', '{"*": {"*": dense}}', '{"*": {"*": dense} | rc}'):
+        with pytest.raises(ConfigError, match="patterns of its own"):
+            parse_codec(nested)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:30])

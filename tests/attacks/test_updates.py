@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import ml_dtypes
@@ -15,6 +17,7 @@ import pytest
 from fedpost.codecs import Base
 from fedpost.codecs.kernels.bits import BitWriter, put_varint
 from fedpost.codecs.kernels.subsets import put_subset, put_symbols
+from fedpost.compression import Compression
 from fedpost.errors import DecodeError, TruncatedError, UnsupportedError
 from fedpost.frame import Frame
 from fedpost.pipeline import decode_tensors
@@ -31,7 +34,7 @@ BASE = Base.of(
         "v": np.zeros(4, np.float32),
     }
 )
-NOTES = {"base": BASE.digest, "whole": [], "steps": [1.0, 1.0], "seed": 1}
+NOTES = {"base": BASE.digest, "whole": [], "steps": [1.0], "seed": 1}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -305,18 +308,29 @@ def test_a_change_of_a_vector(codec):
 
 
 def test_bytes_without_a_step_and_a_step_without_bytes():
-    assert not read("uq(2)", {"w": np.empty(0, np.uint8)}, steps=[0.0, 1.0])["w"].any()
+    assert not read("uq(2)", {"w": np.empty(0, np.uint8)}, steps=[0.0])["w"].any()
     with pytest.raises(DecodeError, match="without a step"):
-        read("uq(2)", {"w": np.frombuffer(GOOD["uq(2)"], np.uint8)}, steps=[0.0, 1.0])
+        read("uq(2)", {"w": np.frombuffer(GOOD["uq(2)"], np.uint8)}, steps=[0.0])
     with pytest.raises(DecodeError, match="size of blocks"):
-        read("uq(2)", {"w": np.empty(0, np.uint8)}, steps=[1.0, 0.0])
+        read("uq(2)", {"w": np.empty(0, np.uint8)}, steps=[1.0])
+
+
+@pytest.mark.parametrize("steps", [[], [1.0, 1.0], [1.0] * 1000], ids=len)
+def test_steps_for_others_than_there_are(steps):
+    with pytest.raises(DecodeError, match="steps"):
+        read("uq(2)", {"w": np.frombuffer(GOOD["uq(2)"], np.uint8)}, steps=steps)
+    for good in ([1.0, 1.0], [1.0, 0.5]):
+        read("uq(2)", {"v": np.frombuffer(uq(0, body(subset([0] * 4, 4))), np.uint8)}, steps=good)
+    for wrong in ([1.0], [1.0, 1.0, 1.0]):
+        with pytest.raises(DecodeError, match="steps"):
+            read("uq(2)", {"v": np.frombuffer(uq(0, body(subset([0] * 4, 4))), np.uint8)}, steps=wrong)
 
 
 def test_a_step_that_makes_infinity():
     data = uq(0, body(subset(ONE, SIZE), plain([1], [1]), gamma(1 << 20)))
     assert np.isfinite(read("uq(2)", {"w": np.frombuffer(data, np.uint8)})["w"]).all()
     with pytest.raises(DecodeError, match="infinite"):
-        read("uq(2)", {"w": np.frombuffer(data, np.uint8)}, steps=[float(np.float32(1e38)), 0.0])
+        read("uq(2)", {"w": np.frombuffer(data, np.uint8)}, steps=[float(np.float32(1e38))])
 
 
 @pytest.mark.parametrize(
@@ -388,6 +402,93 @@ def test_widening_that_is_none(widen):
     assert read("cast(bfloat16)", tensors, widen={"w": "float64"})["w"].dtype == np.float64
     with pytest.raises(DecodeError):
         read("cast(bfloat16)", tensors, widen=widen)
+
+
+FILL = 8_000_000
+ONES = b"\0" + put_varint(FILL) + b"\xff" * FILL
+MANY = struct.pack("<I", len(ONES) + 1) + b"\3" + ONES
+BOMBS = {
+    "uq(2)": uq(0, ONES[1:]),
+    "auto(budget=1MB/round)": uq(0, ONES[1:]),
+    "topk(0.1)": b"\4" + MANY,
+    "stc(0.1)": struct.pack("<f", 1.0) + MANY,
+    "stc(0.2)": GOOD["stc(0.1)"] + bytes(FILL),
+    **{codec: GOOD[codec] + bytes(FILL) for codec in ("eden(2)", "int8", "int4", "sign")},
+}
+
+
+@pytest.mark.parametrize("codec", BOMBS)
+def test_what_unpacks_to_more_than_its_tensor_can_have(codec):
+    """Two thousand bytes of zstd, eight million once they are undone, a number in each bit: for fifteen elements."""
+    notes = {**NOTES, "scale": 0.5, "nbytes": len(BOMBS[codec]), "over": False}
+    encoded = Fedwt().encode({"w": np.frombuffer(BOMBS[codec], np.uint8)})
+    sections = {"pipeline": f"{codec} | fedwt | zstd(3)", "update": notes, **encoded.sections}
+    data = bytes(Frame.build(sections, encoded.segments, compression=Compression.parse("zstd(3)")))
+    assert len(data) < 4000
+    tracemalloc.start()
+    with pytest.raises(DecodeError, match="more bytes than its change can have"):
+        decode_tensors(Frame.decode(data), base=BASE).arrays()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+_CELL = """
+import resource, sys
+import numpy as np
+from fedpost.codecs import Base
+from fedpost.errors import DecodeError
+from fedpost.frame import Frame
+from fedpost.pipeline import decode_tensors
+
+base = Base.of({"w": np.zeros((3, 5), np.float32)})
+def read(data):
+    decode_tensors(Frame.decode(data), base=base).arrays()
+sizes = [int(size) for size in sys.argv[1].split(",")]
+good, *frames = (sys.stdin.buffer.read(size) for size in sizes)
+read(good)  # imports
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + (64 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+for data in frames:
+    try:
+        read(data)
+    except DecodeError:
+        print("refused")
+"""
+
+
+def test_a_process_without_memory_to_spare_refuses_them():
+    """Forty million bytes once they are undone; the process has 64 MiB more than it needs."""
+    base = Base.of({"w": np.zeros(SHAPE, np.float32)})
+    ones = b"\0" + put_varint(40_000_000) + b"\xff" * 40_000_000
+    frames = []
+    for data in (GOOD["uq(2)"], uq(0, ones[1:])):
+        encoded = Fedwt().encode({"w": np.frombuffer(data, np.uint8)})
+        sections = {"pipeline": "uq(2) | fedwt | zstd(3)", "update": {**NOTES, "base": base.digest}, **encoded.sections}
+        frames.append(bytes(Frame.build(sections, encoded.segments, compression=Compression.parse("zstd(3)"))))
+    assert len(frames[1]) < 4000
+    sizes = ",".join(str(len(frame)) for frame in frames)
+    done = subprocess.run(
+        [sys.executable, "-c", _CELL, sizes], input=b"".join(frames), capture_output=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout.decode().split()) == (0, ["refused"]), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("codec", "data"),
+    [
+        ("uq(2)", uq(0, b"\x80\2" + b"\xff" * 256)),
+        ("uq(2)", uq(0, b"\x80\2" + bytes(255) + b"\1")),
+        ("topk(0.1)", top(struct.pack("<I", 260) + b"\3\0\x80\2" + b"\xff" * 256)),
+        ("stc(0.1)", stc(struct.pack("<I", 260) + b"\3\0\x80\2" + b"\xff" * 256)),
+        ("topk(0.1)", top(struct.pack("<I", 7) + b"\1\0\4" + bytes(3) + b"\1", 1.0)),
+    ],
+)
+def test_more_numbers_than_a_tensor_can_have(codec, data):
+    with pytest.raises(DecodeError, match=r"than there can be|longer than it can be"):
+        read_bytes(codec, data)
 
 
 def test_what_is_cut_off_says_so():

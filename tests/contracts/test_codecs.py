@@ -111,3 +111,10 @@ def test_every_registered_codec_is_here():
 def test_capabilities_are_what_can_be_observed(spec):
     codec = parse_codec(spec)
     assert observed_capabilities(codec) == codec.capabilities
+
+
+@pytest.mark.parametrize("spec", ["eden(1)", "eden(2)", "eden(4)"])
+def test_a_rotation_of_signs_is_not_right_on_average(spec):
+    """Two elements and an outlier show it, so it is not promised."""
+    assert not parse_codec(spec).capabilities.unbiased
+    assert not observed_capabilities(parse_codec(spec)).unbiased

@@ -25,6 +25,8 @@ def undo(update: str, notes: dict[str, Any], sent: Arrays, base: Arrays) -> Arra
     name, arguments = re.fullmatch(r"([a-z][a-z0-9]*)(?:\((.*)\))?", update).groups()  # type: ignore[union-attr]
     require(set(notes["whole"]) <= set(sent), "tensors for its notes")
     out: Arrays = {}
+    steps = iter(notes["steps"]) if name == "uq" else iter([])
+    matrices = next(steps, None)
     for number, (tensor, array) in enumerate(sent.items()):
         if tensor in notes["whole"]:
             out[tensor] = array
@@ -34,11 +36,14 @@ def undo(update: str, notes: dict[str, Any], sent: Arrays, base: Arrays) -> Arra
             old = base[tensor]
             require(array.dtype == np.uint8 and array.ndim == 1, "vectors of bytes")
             require(old.dtype in FLOATS and old.size > 0 and (old.ndim > 1 or name == "uq"), "tensors that are coded")
-            change = READERS[name](array.tobytes(), notes, number, old.shape)
+            require(array.size <= 64 + 32 * old.size, "no more bytes than a change can have")
+            told = {**notes, "step": matrices if old.ndim > 1 else next(steps)} if name == "uq" else notes
+            change = READERS[name](array.tobytes(), told, number, old.shape)
             require(bool(np.isfinite(change).all()), "finite changes")
             wide = np.float64 if old.dtype == np.float64 else np.float32
             total = old.reshape(-1).astype(wide) + change.astype(wide)
             out[tensor] = total.astype(old.dtype).reshape(old.shape)
+    require(next(steps, None) is None, "a step for each vector")
     require(arguments is None or float(arguments) > 0, "an argument")
     return out
 
@@ -134,8 +139,8 @@ class Streams:
 
 
 def read_uq(data: bytes, notes: dict[str, Any], _number: int, shape: tuple[int, ...]) -> Array:
-    step = np.float32(notes["steps"][len(shape) < 2])
-    require(all(float(np.float32(one)) == one >= 0 for one in notes["steps"]), "steps")
+    step = np.float32(notes["step"])
+    require(float(step) == notes["step"] >= 0, "steps")
     change = np.zeros(math.prod(shape), np.float32)
     if step == 0:
         require(not data, "no bytes without a step")

@@ -98,7 +98,7 @@ def test_the_example_in_the_specification():
     change = np.zeros((3, 5), np.float32)
     change.reshape(-1)[[1, 7, 13]] = np.array([1, -2, 3], np.float32) * np.float32(0.7)
     assert encode_tensor(change, 0.7, block_bits=19) == data
-    assert second.read_uq(data, {"steps": [float(np.float32(0.7)), 0.0]}, 0, (3, 5)).tobytes() == change.tobytes()
+    assert second.read_uq(data, {"step": float(np.float32(0.7))}, 0, (3, 5)).tobytes() == change.tobytes()
 
 
 def test_every_way_to_code_a_matrix_is_frozen():

@@ -22,7 +22,7 @@ import numpy as np
 
 from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, check_base
 from fedpost.codecs.kernels.flat import Floats
-from fedpost.codecs.lossy import laid_out, located
+from fedpost.codecs.lossy import explained, laid_out, located, ranks_of
 from fedpost.codecs.uq import Moments, Uq
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.tensors import Array, TensorSource
@@ -133,9 +133,19 @@ class Auto:
             EncodeError: A value is NaN or infinite, or an entry is not an array.
         """
         base, changes = Uq(LADDER[0]).changes(tensors, base, residual)
+        with explained(tensors, base, residual, frozenset(changes)):
+            return self._encoded(tensors, base, changes, measure)
+
+    def _encoded(
+        self,
+        tensors: Mapping[str, Array],
+        base: Base,
+        changes: Mapping[str, Floats],
+        measure: Callable[[Encoding], int],
+    ) -> Encoding:
         search = _Search(self.budget, tensors, base, changes, measure)
         chosen, coded, over = search.run()
-        uq, notes = search.of(chosen)
+        uq, notes = search.law(chosen)
         scratch = np.empty(max((change.size for change in changes.values()), default=0), np.float32)
         for number, name in enumerate(tensors):
             if name in changes:
@@ -145,8 +155,7 @@ class Auto:
                 np.subtract(change, decoded, out=change)
                 if tensors[name].itemsize < change.itemsize:
                     with located(name):
-                        old = base.tensors.read(name, 0, change.size)
-                        uq.book_rounding(coded[name], notes, number, old, change)
+                        uq.book_rounding(coded[name], notes, number, base.tensors, name, change)
         return search.encoding(chosen, coded, over=over)._replace(residual=changes)
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
@@ -207,6 +216,7 @@ class _Search:
         self._changes = changes
         self._measure = measure
         self._moments = Moments.of(changes)
+        self._ranks = ranks_of(tensors, changes)
         self._notes = {"base": base.digest, "whole": [name for name in tensors if name not in changes]}
         self._samples = list(_samples(changes))
         whole = sum(tensors[name].nbytes for name in tensors if name not in changes)
@@ -214,15 +224,19 @@ class _Search:
         self._factor = _CLASSES
         self._guesses: dict[int, float] = {}
 
-    def of(self, rung: int) -> tuple[Uq, dict[str, Any]]:
-        """The codec of a step, and its own notes."""
-        return Uq(LADDER[rung]), {"steps": self._moments.steps(LADDER[rung])}
+    def law(self, rung: int) -> tuple[Uq, Mapping[str, Any]]:
+        """The codec of a step, and its notes as it takes them."""
+        uq = Uq(LADDER[rung])
+        return uq, uq.check({"steps": self._steps(rung)}, self._ranks)
+
+    def _steps(self, rung: int) -> list[float]:
+        return self._moments.steps(LADDER[rung])
 
     def encoding(self, rung: int, coded: Mapping[str, bytes], *, over: bool) -> Encoding:
         """What is sent, without the account of what is lost."""
         out = laid_out(self._tensors, coded)
         told = {"scale": LADDER[rung], "nbytes": _nbytes(out), "over": over}
-        return Encoding(out, {**self._notes, **self.of(rung)[1], **told})
+        return Encoding(out, {**self._notes, "steps": self._steps(rung), **told})
 
     def run(self) -> tuple[int, dict[str, bytes], bool]:
         """The step's place, what it codes to, and whether that is over the budget."""
@@ -246,7 +260,7 @@ class _Search:
         return fits, best, False
 
     def _coded(self, rung: int) -> dict[str, bytes]:
-        uq, notes = self.of(rung)
+        uq, notes = self.law(rung)
         out = {}
         for number, name in enumerate(self._tensors):
             if name in self._changes:
@@ -262,8 +276,11 @@ class _Search:
     def _guess(self, rung: int) -> float:
         """Bytes of what is coded, as if every value were coded by itself."""
         if rung not in self._guesses:
-            steps = self._moments.steps(LADDER[rung])
-            bits = (_entropy(sample, steps[vector]) * size for sample, vector, size in self._samples)
+            matrices, *vectors = self._steps(rung)
+            steps = iter(vectors)
+            bits = (
+                _entropy(sample, next(steps) if vector else matrices) * size for sample, vector, size in self._samples
+            )
             self._guesses[rung] = sum(bits) / 8 + 8 * len(self._samples)
         return self._guesses[rung]
 

@@ -3,7 +3,8 @@
 Rules: the change is ``x = tensor − base + residual``, float32; what was lost of it is the next residual, in codecs that
 keep account of it (error feedback: Seide et al. 2014; Karimireddy et al., arXiv:1901.09847). Decoding is
 ``base + decoded``, one addition an element in float32 (float64 for float64), so every machine gets the same bits. What
-is no matrix of floats and whatever the base has not in the same type and shape is sent as it is, to the bit.
+is no matrix of floats and whatever the base has not in the same type and shape is sent as it is, to the bit. A
+NaN or an infinity in any tensor of floats is an error of the sender, whichever way the tensor goes.
 
 On the wire a coded tensor is a vector of bytes; its type and shape are those of the base. Notes: ``base``, the digest
 of the base; ``whole``, the names of what is sent as it is; and the codec's own.
@@ -25,13 +26,18 @@ from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.format import check_range, name_of
 
-__all__ = ["Lossy", "laid_out", "located", "number_text"]
+__all__ = ["Lossy", "explained", "laid_out", "located", "number_text", "ranks_of"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
 _MATRIX: Final = 2
 _AHEAD: Final = 1 << 19
 """Elements that are decoded at a time when a tensor is read by range."""
-_CHUNK: Final = 1 << 16
+_NOT_FINITE: Final = "it has a NaN or an infinity"
+_CHUNK: Final = 1 << 19
+"""Elements whose rounding is booked at a time, or that are rounded at a time."""
+_NOTHING_AHEAD: Final[tuple[str | None, int, Floats]] = (None, 0, np.empty(0, np.float32))
+_LEAST_BYTES, _MOST_BYTES = 64, 32
+"""Bytes of a coded tensor are at most this much an element and those, whatever the codec; mostly below one."""
 
 
 class Lossy(ABC):
@@ -73,8 +79,15 @@ class Lossy(ABC):
         """
 
     @abstractmethod
-    def check(self, notes: Mapping[str, Any]) -> None:
+    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:
         """Check the codec's own notes.
+
+        Args:
+            notes: The update's.
+            ranks: Of each coded tensor, by its number, in order: how many dimensions it has.
+
+        Returns:
+            The notes as :meth:`pack` and :meth:`unpack` take them.
 
         Raises:
             DecodeError: They are impossible.
@@ -110,15 +123,20 @@ class Lossy(ABC):
             EncodeError: A value is NaN or infinite, or an entry is not an array.
         """
         base, changes = self.changes(tensors, base, residual)
+        with explained(tensors, base, residual, frozenset(changes)):
+            return self._encoded(tensors, base, changes)
+
+    def _encoded(self, tensors: Mapping[str, Array], base: Base, changes: Mapping[str, Floats]) -> Encoding:
         notes = self.prepare(changes)
+        told = self.check(notes, ranks_of(tensors, changes))
         coded: dict[str, bytes] = {}
         for number, name in enumerate(tensors):
             if name in changes:
                 change = changes[name]
                 with located(name):
-                    coded[name] = self.pack(change, notes, number, lost=change if self.keeps_account else None)
+                    coded[name] = self.pack(change, told, number, lost=change if self.keeps_account else None)
                     if self.keeps_account and tensors[name].itemsize < change.itemsize:
-                        self.book_rounding(coded[name], notes, number, base.tensors.read(name, 0, change.size), change)
+                        self.book_rounding(coded[name], told, number, base.tensors, name, change)
         return Encoding(
             laid_out(tensors, coded),
             {"base": base.digest, "whole": [name for name in tensors if name not in changes], **notes},
@@ -134,7 +152,7 @@ class Lossy(ABC):
 
         Raises:
             ConfigError: There is no base.
-            EncodeError: An entry is not an array.
+            EncodeError: An entry is not an array, or a value of what is sent as it is is NaN or infinite.
         """
         if base is None:
             raise ConfigError(f"the update codec {self} needs a base", hint="Give the model that the receiver has.")
@@ -142,34 +160,43 @@ class Lossy(ABC):
         coded = {
             name: array
             for name, array in tensors.items()
-            if name_of(name, array) and name in old and self._codes(old[name], array.dtype, array.shape)
+            if name_of(name, array)
+            and name in old
+            and self._codes(old[name], array.dtype, array.shape)
+            and not self.stays_whole(name, array, base.tensors)
         }
+        for name, array in tensors.items():
+            if name not in coded and not _is_finite(array):
+                raise _refused(name, _NOT_FINITE)
         changes = _Changes(coded, base.tensors, residual or {})
         return base, dict(changes) if self.keeps_account else changes
 
-    def book_rounding(self, packed: bytes, notes: Notes, number: int, old: Array, lost: Floats) -> None:
+    def book_rounding(
+        self, packed: bytes, notes: Notes, number: int, base: TensorSource, name: str, lost: Floats
+    ) -> None:
         """Book what the receiver loses as well, who rounds the sum to a narrow type: it may be the whole change.
 
         Args:
             packed: What :meth:`pack` made of a tensor's change.
             notes: The update's.
             number: The tensor's.
-            old: The base's tensor, flattened.
+            base: Has the tensor as it was.
+            name: The tensor's.
             lost: What coding has lost of the change; what rounding loses is added.
 
         Raises:
             EncodeError: A value is too large for the tensor's type once it is coded.
         """
-        decoded = np.empty(lost.shape, np.float32)
-        self.unpack(memoryview(packed), notes, number, decoded)
-        flat, loss = decoded.reshape(-1), lost.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            before, change = old[start : start + _CHUNK], flat[start : start + _CHUNK]
+        loss = lost.reshape(-1)
+        for start in range(0, loss.size, _CHUNK):
+            stop = min(start + _CHUNK, loss.size)
+            change = self.unpack_range(memoryview(packed), notes, number, lost.shape, start, stop)
+            before = base.read(name, start, stop)
             received = _sum(before, change)
             if not np.isfinite(received).all():
                 raise EncodeError(f"a value is too large for {received.dtype} once it is coded")
             change -= np.subtract(received, before, dtype=np.float32)
-            loss[start : start + _CHUNK] += change
+            loss[start:stop] += change
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """Add the changes to the base, tensor by tensor or range by range.
@@ -182,11 +209,11 @@ class Lossy(ABC):
         specs = {spec.name: spec for spec in source.specs}
         if not isinstance(whole, list | tuple) or not all(isinstance(name, str) and name in specs for name in whole):
             raise DecodeError("its notes do not fit the tensors", where=f"update codec {self}")
-        self.check(notes)
         old = {spec.name: spec for spec in base.tensors.specs}
         kept = frozenset(whole)
         out = []
-        for spec in source.specs:
+        ranks: dict[int, int] = {}
+        for number, spec in enumerate(source.specs):
             if spec.name in kept:
                 out.append(spec)
                 continue
@@ -195,8 +222,15 @@ class Lossy(ABC):
                 raise DecodeError("the base has no such tensor", where=f"tensor {spec.name!r}")
             if spec.dtype != np.uint8 or len(spec.shape) != 1:
                 raise DecodeError("a change that is no vector of bytes", where=f"tensor {spec.name!r}")
+            if spec.size > _LEAST_BYTES + _MOST_BYTES * found.size:
+                raise DecodeError("more bytes than its change can have", where=f"tensor {spec.name!r}")
+            ranks[number] = len(found.shape)
             out.append(found)
-        return _Added(self, source, base.tensors, notes, tuple(out), kept)
+        return _Added(self, source, base.tensors, self.check(notes, ranks), tuple(out), kept)
+
+    def stays_whole(self, name: str, array: Array, base: TensorSource) -> bool:  # noqa: ARG002 - for those that code all
+        """Whether a tensor that could be coded is sent as it is all the same."""
+        return False
 
     def _codes(self, spec: TensorSpec, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         if (spec.dtype, spec.shape) != (dtype, shape) or dtype not in _FLOATS or not spec.size:
@@ -238,12 +272,44 @@ class _Changes(Mapping[str, Floats]):
 
 
 @contextmanager
+def explained(
+    tensors: Mapping[str, Array], base: Base, residual: Residual | None, coded: frozenset[str]
+) -> Iterator[None]:
+    """Say why a change cannot be coded: the tensor has a NaN or an infinity, or the change is too large."""
+    try:
+        yield
+    except EncodeError as error:
+        changes = _Changes({name: tensors[name] for name in tensors if name in coded}, base.tensors, residual or {})
+        for name in changes:
+            if not _is_finite(tensors[name]):
+                raise _refused(name, _NOT_FINITE) from error
+        for name, change in changes.items():
+            if not _is_finite(change):
+                raise _refused(name, "its change is too large for float32") from error
+        raise
+
+
+def _is_finite(array: Array) -> bool:
+    """Whether no value is NaN or infinite; what is no float has no such value."""
+    return not array.dtype.name.startswith(("float", "bfloat")) or bool(np.isfinite(array).all())
+
+
+def _refused(name: str, what: str) -> EncodeError:
+    return EncodeError(what, where=f"tensor {name!r}", hint="Send it with the codec delta or dense.")
+
+
+@contextmanager
 def located(name: str) -> Iterator[None]:
     """Say of which tensor an error is."""
     try:
         yield
     except EncodeError as error:
         raise EncodeError(error.what, where=f"tensor {name!r}", hint=error.hint) from error
+
+
+def ranks_of(tensors: Mapping[str, Array], changes: Mapping[str, Floats]) -> dict[int, int]:
+    """Of each tensor that is coded, by its number: how many dimensions it has."""
+    return {number: array.ndim for number, (name, array) in enumerate(tensors.items()) if name in changes}
 
 
 def laid_out(tensors: Mapping[str, Array], coded: Mapping[str, bytes]) -> dict[str, Array]:
@@ -254,7 +320,7 @@ def laid_out(tensors: Mapping[str, Array], coded: Mapping[str, bytes]) -> dict[s
 class _Added:
     """Changes on top of a base."""
 
-    __slots__ = ("_ahead", "_base", "_codec", "_kept", "_notes", "_numbers", "_source", "_specs", "specs")
+    __slots__ = ("_ahead", "_base", "_codec", "_kept", "_notes", "_numbers", "_sizes", "_source", "_specs", "specs")
 
     def __init__(
         self,
@@ -272,7 +338,8 @@ class _Added:
         self._kept = kept
         self._specs = {spec.name: spec for spec in specs}
         self._numbers = {spec.name: number for number, spec in enumerate(specs)}
-        self._ahead: tuple[str, int, Floats] = ("", 0, np.empty(0, np.float32))
+        self._sizes = {spec.name: spec.size for spec in source.specs}
+        self._ahead = _NOTHING_AHEAD
         self.specs = specs
 
     def arrays(self) -> dict[str, Array]:
@@ -283,9 +350,21 @@ class _Added:
             return self._source.read(name, start, stop)
         spec = self._specs[name]
         check_range(spec.size, start, stop)
+        if spec.dtype.itemsize < np.dtype(np.float32).itemsize and stop - start > _CHUNK:
+            return self._rounded(spec, start, stop)
         change = self._changes(spec, start, stop)
-        out = _sum(self._base.read(name, start, stop), change, spare=not self._ahead[0])
+        out = _sum(self._base.read(name, start, stop), change, spare=self._ahead[0] is None)
         out.flags.writeable = False  # as every tensor that was received
+        return out
+
+    def _rounded(self, spec: TensorSpec, start: int, stop: int) -> Array:
+        """Much of a narrow type, part by part: the sums in float32 would be twice as large."""
+        out = np.empty(stop - start, spec.dtype)
+        for first in range(start, stop, _CHUNK):
+            last = min(first + _CHUNK, stop)
+            change = self._changes(spec, first, last)
+            out[first - start : last - start] = _sum(self._base.read(spec.name, first, last), change)
+        out.flags.writeable = False
         return out
 
     def _changes(self, spec: TensorSpec, start: int, stop: int) -> Floats:
@@ -293,17 +372,16 @@ class _Added:
         name, first, values = self._ahead
         if name != spec.name or start < first or stop > first + values.size:
             first, last = start, max(stop, min(start + _AHEAD, spec.size))
-            coded = next(source for source in self._source.specs if source.name == spec.name)
-            data = self._source.read(spec.name, 0, coded.size)
+            data = self._source.read(spec.name, 0, self._sizes[spec.name])
             packed, number = np.ascontiguousarray(data).data, self._numbers[spec.name]
             try:
                 values = self._codec.unpack_range(packed, self._notes, number, spec.shape, first, last)
             except DecodeError as error:
                 raise type(error)(error.what, where=f"tensor {spec.name!r}", hint=error.hint) from error
             # What was read to its end is not kept: there may be many sources.
-            self._ahead = (spec.name, first, values) if stop < last else ("", 0, values[:0].copy())
+            self._ahead = (spec.name, first, values) if stop < last else _NOTHING_AHEAD
         elif stop == first + values.size:
-            self._ahead = ("", 0, values[:0].copy())
+            self._ahead = _NOTHING_AHEAD
         return values[start - first : stop - first]
 
 

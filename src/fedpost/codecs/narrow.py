@@ -48,11 +48,12 @@ class _Blocks(Lossy):
         """Scale and round."""
         return encode_blocks(change, self.bits, seed=int(str(notes["seed"])), stream=number)
 
-    def check(self, notes: Mapping[str, Any]) -> None:
+    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
         """A seed of 64 bits, though a reader does not need it."""
         seed = notes.get("seed")
         if type(seed) is not int or not 0 <= seed <= MAX_SEED:
             raise DecodeError("its seed is impossible", where=f"update codec {self}")
+        return notes
 
     def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
         """Integers times scales."""
@@ -100,8 +101,9 @@ class Sign(Lossy):
         """Signs and the mean magnitude."""
         return encode_signs(change, residual=lost)
 
-    def check(self, notes: Mapping[str, Any]) -> None:
+    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
         """There is nothing to check."""
+        return notes
 
     def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
         """Plus or minus the mean."""

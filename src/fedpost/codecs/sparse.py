@@ -52,8 +52,9 @@ class _Share(Lossy):
         """Nothing holds for the whole update."""
         return {}
 
-    def check(self, notes: Mapping[str, Any]) -> None:
+    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
         """There is nothing to check."""
+        return notes
 
 
 @dataclass(frozen=True, slots=True)

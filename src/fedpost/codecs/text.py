@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -87,24 +88,34 @@ def codec_of(config: object) -> Codec:
     if isinstance(config, list | tuple):
         return chain(*map(_stage_of, config))
     if not isinstance(config, Mapping) or not isinstance(config.get("codec"), str):
-        raise ConfigError(f"{str(config)[:80]!r} is no update codec", hint='Write it like {"codec": "uq", "scale": 2}.')
+        raise ConfigError(
+            f"{reprlib.repr(config)[:80]} is no update codec", hint='Write it like {"codec": "uq", "scale": 2}.'
+        )
     match dict(config):
         case {"codec": "chain", "stages": list() | tuple() as stages, **rest} if not rest:
             return chain(*map(_stage_of, stages))
         case {"codec": "patterns", "patterns": list() | tuple() as patterns, **rest} if not rest:
             if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in patterns):  # noqa: PLR2004 - a pair
                 raise ConfigError("patterns are pairs of a pattern and its update codec")
+            if any(_has_patterns(one) for _, one in patterns):  # before they are looked at, however deep they go
+                raise ConfigError("a pattern has patterns of its own")
             return ByPattern(tuple((pattern, codec_of(one)) for pattern, one in patterns))
     return chain(_stage_of(config))
+
+
+def _has_patterns(config: object) -> bool:
+    if isinstance(config, str):
+        return "{" in config
+    return isinstance(config, Mapping) and config.get("codec") == "patterns"
 
 
 def _stage_of(config: object) -> Codec | Rc:
     if isinstance(config, str):
         return _parse_stage(config)
     if not isinstance(config, Mapping) or not isinstance(name := config.get("codec"), str):
-        raise ConfigError(f"{str(config)[:80]!r} is no stage of an update codec")
+        raise ConfigError(f"{reprlib.repr(config)[:80]} is no stage of an update codec")
     arguments = {key: value for key, value in config.items() if key != "codec"}
-    if not all(isinstance(key, str) and isinstance(value, int | float | str) for key, value in arguments.items()):
+    if not all(isinstance(key, str) and type(value) in {int, float, str} for key, value in arguments.items()):
         raise ConfigError(f"update codec {name}: an argument is neither a number nor text")
     return _make(name, (), arguments, name)
 
@@ -113,6 +124,8 @@ def _parse_stage(text: str) -> Codec | Rc:
     if text.startswith("{"):
         return _parse_patterns(text)
     name, arguments = parse_call(text)
+    if not all(arguments):
+        raise ConfigError(f"update codec {text[:80]!r}: an argument is empty", hint="Write it like uq(2).")
     given: list[str] = []
     named: dict[str, str] = {}
     for argument in arguments:
@@ -128,10 +141,17 @@ def _parse_stage(text: str) -> Codec | Rc:
 
 def _make(name: str, given: list[str] | tuple[()], named: Mapping[str, Any], text: str) -> Codec | Rc:
     make = _STAGES[name] if name in _STAGES else CODECS.get(name)
+    for argument in (*given, *named.values()):
+        if isinstance(argument, str) and ("_" in argument or not argument.isascii()):  # Python takes them for digits
+            raise ConfigError(f"update codec {name}: {argument[:80]!r} is not an argument", hint="Write it like uq(2).")
     try:
         return make(*given, **named)
     except TypeError as error:
-        raise ConfigError(f"update codec {text[:200]!r}: {error}") from error
+        takes = (
+            [field.name for field in dataclasses.fields(make) if field.init] if dataclasses.is_dataclass(make) else []
+        )
+        what = f"its arguments are: {', '.join(takes)}" if takes else "it has no arguments"
+        raise ConfigError(f"update codec {text[:200]!r}: {what}") from error
 
 
 def _parse_patterns(text: str) -> ByPattern:
@@ -146,7 +166,7 @@ def _parse_patterns(text: str) -> ByPattern:
         pattern, *codec = split_outside(entry, ":")
         if len(codec) != 1 or not pattern.startswith('"'):
             raise ConfigError(f"{entry[:80]!r} is not a pattern and its update codec", hint='Write "*.bias": none.')
-        if codec[0].startswith("{"):
+        if "{" in codec[0]:  # also within a chain; no argument has one
             raise ConfigError(f"the pattern {pattern[:80]} has patterns of its own")
         try:
             name = cast("str", msgspec.json.decode(pattern))

@@ -171,7 +171,7 @@ class FedwtTensors:
         LimitError: More tensors than allowed.
     """
 
-    __slots__ = ("_dtypes", "_fortran", "_frame", "_index", "_names", "_segments", "_shapes", "_starts")
+    __slots__ = ("_dtypes", "_fortran", "_frame", "_index", "_names", "_segments", "_shapes", "_specs", "_starts")
 
     def __init__(self, frame: Frame, limits: Limits) -> None:
         table = frame.decode_section(SECTION, lambda packed: _table(packed, len(frame), limits))
@@ -199,11 +199,14 @@ class FedwtTensors:
             nbytes = math.prod(self._shapes[number]) * self._dtypes[number].itemsize
             check_fortran(frame, self._segments[number], nbytes, limits, f"tensor {self._names[number]!r}")
         self._index: dict[str, int] | None = None
+        self._specs: tuple[TensorSpec, ...] | None = None
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
         """What the tensors are, in order."""
-        return tuple(map(TensorSpec, self._names, self._dtypes, self._shapes))
+        if self._specs is None:
+            self._specs = tuple(map(TensorSpec, self._names, self._dtypes, self._shapes))
+        return self._specs
 
     def arrays(self) -> dict[str, Array]:
         """Every tensor by name, in order: read-only views, zero-copy where the segment is not compressed.

@@ -263,7 +263,10 @@ def _looks_unbiased(codec: Codec) -> bool:
         "w": random.laplace(size=(24, 16)).astype(np.float32),
         "d": random.laplace(size=(24, 16)),
         "v": random.laplace(size=20).astype(np.float32),
+        "two": np.array([[3.0], [1.0]], np.float32),
+        "outlier": random.normal(size=(64, 64)).astype(np.float32),
     }
+    fixed["outlier"][7, 9] = 1000
     # Errors along some directions: of a single value a rare jump may not be seen at all.
     directions = {
         name: [array, np.sign(array), *random.choice([-1.0, 1.0], (_DIRECTIONS, *array.shape))]

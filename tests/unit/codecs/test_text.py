@@ -98,6 +98,34 @@ def test_what_is_no_configuration(config, error):
         codec_of(config)
 
 
+@pytest.mark.parametrize(
+    "text", ["uq(1_0)", "topk(0.0_1)", "eden(\u0663)", "topk(\uff11)", "uq(\uff12)", "auto(1_0MB)", "uq(scale=1_0)"]
+)
+def test_numbers_are_written_in_plain_digits(text):
+    with pytest.raises(ConfigError, match="is not an argument"):
+        parse_codec(text)
+
+
+@pytest.mark.parametrize("text", ["uq( )", "uq(2,)", "uq(,2)", "int8(,)"])
+def test_an_empty_argument_is_told(text):
+    with pytest.raises(ConfigError, match="argument is empty"):
+        parse_codec(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("uq()", "are: scale"), ("uq", "are: scale"), ("topk", "are: share"), ("rc(1)", "no arguments")]
+)
+def test_arguments_that_are_missing_are_named(text, what):
+    with pytest.raises(ConfigError, match=what):
+        parse_codec(text)
+
+
+@pytest.mark.parametrize("config", [{"codec": "uq", "scale": True}, {"codec": "eden", "bits": True}])
+def test_true_is_no_number(config):
+    with pytest.raises(ConfigError, match="neither a number nor text"):
+        codec_of(config)
+
+
 def test_a_codec_that_is_no_dataclass_has_no_configuration():
     class Own:
         def __str__(self):

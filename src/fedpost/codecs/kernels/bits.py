@@ -26,6 +26,8 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 """A 1-D array of int64."""
 
 _VARINT_BYTES: Final = 6  # 42 bits: more than any length here
+_CHUNK: Final = 1 << 15
+"""Bytes of unary numbers that are unpacked at a time."""
 
 
 def bit_lengths(values: Integers) -> Integers:
@@ -119,24 +121,35 @@ class BitWriter:
 class BitReader:
     """Reads what a :class:`BitWriter` wrote, and never more than there is.
 
+    Unary numbers take 8 bytes of memory each, so they are counted before they are found; plain bits are unpacked when
+    they are asked for.
+
     Args:
         data: The two streams and nothing else.
+        numbers: How many unary numbers there can be.
+        zeros: What they can add up to.
 
     Raises:
-        DecodeError: The length of the unary stream goes past the end, or the last unary number has no end.
+        DecodeError: The length of the unary stream goes past the end, the last unary number has no end, or there are
+            more, or greater ones, than there can be.
     """
 
     __slots__ = ("_at", "_number", "_ones", "_plain")
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, *, numbers: int, zeros: int) -> None:
         length, start = take_varint(data, 0)
         if length > len(data) - start:
             raise TruncatedError("fewer bytes than the unary stream is said to have")
-        bits = np.unpackbits(np.frombuffer(data[start : start + length], np.uint8), bitorder="little")
-        self._ones = np.flatnonzero(bits.view(np.bool_))
-        if length != (int(self._ones[-1]) // 8 + 1 if self._ones.size else 0):
+        unary = data[start : start + length]
+        if length and not unary[-1]:
             raise DecodeError("the unary stream does not end with its last number")
-        self._plain = np.unpackbits(np.frombuffer(data[start + length :], np.uint8), bitorder="little")
+        if -(-(numbers + zeros) // 8) < length:
+            raise DecodeError("the unary stream is longer than it can be")
+        count = _count(unary)
+        if count > numbers:
+            raise DecodeError("more unary numbers than there can be")
+        self._ones = _places(unary, count)
+        self._plain = np.frombuffer(data[start + length :], np.uint8)
         self._number = self._at = 0
 
     def unary(self, count: int) -> Integers:
@@ -163,10 +176,12 @@ class BitReader:
         Raises:
             TruncatedError: There are fewer.
         """
-        if count > self._plain.size - self._at:
+        first, last = self._at, self._at + count
+        if last > 8 * self._plain.size:
             raise TruncatedError("fewer bits than the counts promise")
-        self._at += count
-        return self._plain[self._at - count : self._at].view(np.bool_)
+        self._at = last
+        bits = np.unpackbits(self._plain[first // 8 : -(-last // 8)], bitorder="little")
+        return bits[first % 8 :][:count].view(np.bool_)
 
     def plain(self, widths: Integers) -> Integers:
         """The next ``len(widths)`` numbers of these widths, at most 62 bits.
@@ -206,6 +221,25 @@ class BitReader:
         Raises:
             DecodeError: Numbers or bits are left over, or the padding is not zero.
         """
-        rest = self._plain[self._at :]
-        if self._number != self._ones.size or rest.size >= 8 or rest.any():  # noqa: PLR2004 - bits of a byte
+        rest = 8 * self._plain.size - self._at
+        if self._number != self._ones.size or rest >= 8 or self.bits(rest).any():  # noqa: PLR2004 - bits of a byte
             raise DecodeError("numbers are left over at the end")
+
+
+def _count(unary: memoryview) -> int:
+    """How many ones there are."""
+    return sum(
+        int.from_bytes(unary[start : start + _CHUNK], "little").bit_count() for start in range(0, len(unary), _CHUNK)
+    )
+
+
+def _places(unary: memoryview, count: int) -> Integers:
+    """Where the ones are."""
+    places = np.empty(count, np.int64)
+    at = 0
+    for start in range(0, len(unary), _CHUNK):
+        bits = np.unpackbits(np.frombuffer(unary[start : start + _CHUNK], np.uint8), bitorder="little")
+        found = np.flatnonzero(bits.view(np.bool_))
+        np.add(found, 8 * start, out=places[at : at + found.size])
+        at += found.size
+    return places

@@ -1,9 +1,11 @@
-"""EDEN: one to four bits a value, unbiased, without any state on either side.
+"""EDEN: one to four bits a value, without any state on either side.
 
 Each block of values is multiplied by random signs and rotated by the Hadamard transform, after which it looks like
-Gaussian noise of the block's length; each value is then replaced by the nearest of 2ᵇ centroids that are the best for
-a Gaussian, and the block is scaled by ``S = ‖x‖² / ⟨R x, c⟩``, which makes the expectation over the signs that of
-``x``. A fresh seed for each client and round keeps the errors of different clients independent, so averages converge.
+Gaussian noise of the block's length; each value is then replaced by the nearest of 2ᵇ centroids that are the best for a
+Gaussian, and the block is scaled by ``S = ‖x‖² / ⟨R x, c⟩``, which makes the expectation over uniformly random
+rotations that of ``x``. The Hadamard transform of random signs is nearly one for large blocks, and none for two values,
+or for one that outweighs all the others: there the estimate is biased. A fresh seed for each client and round keeps the
+errors of different clients independent, so averages converge.
 
 Vargaftik et al., *EDEN: communication-efficient and robust distributed mean estimation for federated learning*, ICML
 2022 (arXiv:2108.08842). The centroids: J. Max, *Quantizing for minimum distortion*, IRE Trans. IT-6, 1960.

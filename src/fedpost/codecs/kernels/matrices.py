@@ -301,7 +301,11 @@ def unpack_matrix(data: memoryview, rows: int, columns: int) -> Sparse:
     """
     if len(data) == 0 or data[0] >= 8 or data[0] & (_ROWS | _SIGNS) == _SIGNS:  # noqa: PLR2004 - three flags
         raise DecodeError("no such flags of a coded matrix")
-    reader = BitReader(data[1:])
+    size = rows * columns
+    # Symbols take at most half a number a level, places and signs half a number a cell, magnitudes one. In a subset
+    # what they add up to is less than three times as much; in gamma each is below 24.
+    numbers = 2 * size + 8 * (rows + columns)
+    reader = BitReader(data[1:], numbers=numbers, zeros=3 * numbers + 24 * size)
     row_axis = _Axis.of(take_symbols(reader, rows)) if data[0] & _ROWS else _Axis.plain(rows)
     column_axis = _Axis.of(take_symbols(reader, columns)) if data[0] & _COLUMNS else _Axis.plain(columns)
     cells = _Cells.of(row_axis, column_axis)

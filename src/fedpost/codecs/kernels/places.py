@@ -110,7 +110,7 @@ def take_places(data: memoryview, size: int) -> Integers:
         raise DecodeError("more places than elements")
     if at >= len(data) or data[at] > _MOST_BITS:
         raise DecodeError("no such width of a gap")
-    reader = BitReader(data[at + 1 :])
+    reader = BitReader(data[at + 1 :], numbers=count, zeros=size >> data[at])
     high = reader.unary(count)
     if count and int(high.max()) > size >> data[at]:
         raise DecodeError("a place is behind the end")

@@ -152,8 +152,10 @@ def _stc(view: memoryview, size: int) -> tuple[Integers, Floats]:
     if not (mean >= 0 and np.isfinite(mean)):
         raise DecodeError("the mean magnitude is not a number of 0 or more")
     places, rest = _take(view[_MEAN.itemsize :], size)
+    if len(rest) != -(-places.size // 8):
+        raise DecodeError("not as many signs as places")
     bits = np.unpackbits(np.frombuffer(rest, np.uint8), bitorder="little").view(np.bool_)
-    if len(rest) != -(-places.size // 8) or bits[places.size :].any():
+    if bits[places.size :].any():
         raise DecodeError("not as many signs as places")
     return places, np.where(bits[: places.size], mean, -mean).astype(np.float32, copy=False)
 

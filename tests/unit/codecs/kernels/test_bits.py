@@ -10,6 +10,12 @@ from hypothesis import strategies as st
 from fedpost.codecs.kernels.bits import BitReader, BitWriter, bit_lengths, put_varint, take_varint
 from fedpost.errors import DecodeError, TruncatedError
 
+
+def reading(data):
+    """A reader that takes any numbers."""
+    return BitReader(data, numbers=1 << 20, zeros=1 << 40)
+
+
 numbers = st.lists(st.integers(0, 300), max_size=50)
 
 
@@ -42,7 +48,7 @@ def test_what_is_written_is_read(unary, plain, gamma):
     writer.plain(values, widths)
     writer.gamma(np.array(gamma, np.int64))
     writer.bits(widths > 20)
-    reader = BitReader(memoryview(bytes(writer)))
+    reader = reading(memoryview(bytes(writer)))
     half = len(unary) // 2
     assert [*reader.unary(half), *reader.unary(len(unary) - half)] == unary
     assert reader.plain(widths).tolist() == (values & ((1 << widths) - 1)).tolist()
@@ -65,21 +71,45 @@ def test_more_than_there_is():
     writer.plain(np.array([5]), np.array([3]))
     data = memoryview(bytes(writer))
     with pytest.raises(TruncatedError):
-        BitReader(data).unary(2)
+        reading(data).unary(2)
     with pytest.raises(TruncatedError):
-        BitReader(data).bits(9)
+        reading(data).bits(9)
     with pytest.raises(TruncatedError):
-        BitReader(data).plain(np.array([3, 6]))
+        reading(data).plain(np.array([3, 6]))
     with pytest.raises(DecodeError, match="too large"):
-        BitReader(data).gamma(1, limit=8)
+        reading(data).gamma(1, limit=8)
     with pytest.raises(DecodeError, match="too large"):
-        BitReader(data).gamma(1, limit=12)
-    assert BitReader(data).gamma(1, limit=13).tolist() == [12]
+        reading(data).gamma(1, limit=12)
+    assert reading(data).gamma(1, limit=13).tolist() == [12]
     with pytest.raises(DecodeError, match="left over"):
-        BitReader(data).finish()
+        reading(data).finish()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\x01\x00", b"\x02\x01\x00", b"\x80"])
 def test_a_unary_stream_ends_with_a_number(data):
     with pytest.raises(DecodeError):
-        BitReader(memoryview(data))
+        reading(memoryview(data))
+
+
+def test_unary_numbers_are_counted_before_they_are_found():
+    writer = BitWriter()
+    writer.unary(np.array([0, 2, 1, 5]))
+    data = memoryview(bytes(writer))
+    assert BitReader(data, numbers=4, zeros=8).unary(4).tolist() == [0, 2, 1, 5]
+    with pytest.raises(DecodeError, match="more unary numbers"):
+        BitReader(data, numbers=3, zeros=8)
+    with pytest.raises(DecodeError, match="longer than it can be"):
+        BitReader(data, numbers=4, zeros=4)
+
+
+@pytest.mark.parametrize("size", [1, 32767, 32768, 32769, 100_000])
+def test_long_streams_are_read_in_parts(size):
+    """Parts of 2**15 bytes, and numbers across their ends."""
+    values = np.random.default_rng(size).integers(0, 30, size)
+    writer = BitWriter()
+    writer.unary(values)
+    writer.plain(values, np.full(size, 5))
+    reader = BitReader(memoryview(bytes(writer)), numbers=size, zeros=int(values.sum()))
+    assert (reader.unary(size) == values).all()
+    assert (reader.plain(np.full(size, 5)) == values).all()
+    reader.finish()
