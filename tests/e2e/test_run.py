@@ -85,7 +85,7 @@ def test_digits_ledger_is_whole_and_typed(digits):
 
 
 def test_digits_byte_counts_add_up(digits):
-    """Raw bytes are the model's, each time; what was stored is a fraction of that, after the first, and a bounded rest."""
+    """Raw bytes are the model's, each time; stored are a fraction of that, after the first, and a bounded rest."""
     run, _, _ = digits
     sizes = {name: int(np.prod(shape)) * 4 for name, (_, shape) in DIGITS.items()}
     for direction, message in (("down", "training_command"), ("up", "weight_update")):

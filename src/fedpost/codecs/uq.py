@@ -28,7 +28,7 @@ from fedpost.codecs.lossy import Lossy, number_text
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource
 
-__all__ = ["Moments", "Uq"]
+__all__ = ["Moment", "Moments", "Uq"]
 
 _FINER: Final = 8
 _MATRIX: Final = 2
