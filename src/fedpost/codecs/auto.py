@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, check_base
+from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.codecs.lossy import explained, laid_out, located, ranks_of
 from fedpost.codecs.uq import Moments, Uq
@@ -134,7 +134,8 @@ class Auto:
         """
         base, changes = Uq(LADDER[0]).changes(tensors, base, residual)
         with explained(tensors, base, residual, frozenset(changes)):
-            return self._encoded(tensors, base, changes, measure)
+            encoding = self._encoded(tensors, base, changes, measure)
+        return encoding._replace(residual={**encoding.residual, **carried(residual, tensors, changes)})
 
     def _encoded(
         self,

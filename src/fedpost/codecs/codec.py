@@ -32,6 +32,7 @@ __all__ = [
     "Notes",
     "Residual",
     "capabilities_of",
+    "carried",
     "check_base",
 ]
 
@@ -182,6 +183,21 @@ def capabilities_of(codec: Codec) -> Capabilities:
     if stated.needs_base != codec.needs_base:
         raise ConfigError(f"the update codec {codec} states needs_base both ways")
     return stated
+
+
+def carried(residual: Residual | None, tensors: Mapping[str, Array], coded: Mapping[str, object]) -> dict[str, Array]:
+    """The accounts of tensors that were not coded this time: what they have lost before is not sent, and not forgotten.
+
+    Args:
+        residual: The accounts before.
+        tensors: The update.
+        coded: By name, what has been coded of it, whose accounts are new.
+    """
+    return {
+        name: lost
+        for name, lost in (residual or {}).items()
+        if name not in coded and name in tensors and lost.shape == tensors[name].shape
+    }
 
 
 def check_base(notes: Notes, base: Base | None, codec: str) -> Base:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from fedpost.codecs.codec import Base, Capabilities, Encoding, Notes, Residual, check_base
+from fedpost.codecs.codec import Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
@@ -124,7 +124,9 @@ class Lossy(ABC):
         """
         base, changes = self.changes(tensors, base, residual)
         with explained(tensors, base, residual, frozenset(changes)):
-            return self._encoded(tensors, base, changes)
+            encoding = self._encoded(tensors, base, changes)
+        kept = carried(residual, tensors, changes) if self.keeps_account else {}
+        return encoding._replace(residual={**encoding.residual, **kept}) if kept else encoding
 
     def _encoded(self, tensors: Mapping[str, Array], base: Base, changes: Mapping[str, Floats]) -> Encoding:
         notes = self.prepare(changes)

@@ -203,9 +203,24 @@ def test_variances_and_scales_stay_what_they_are(scale, dtype):
     for codec in (Uq(scale), parse_codec("auto(100B)")):
         encoding = codec.encode(new, base := Base.of(old), lost)
         assert encoding.notes["whole"] == ["bn1.running_var", "bn2.running_var", "bn2.weight"]
-        assert set(encoding.residual) == {"conv.weight", "bn2.running_mean"}
+        assert set(encoding.residual) == {"conv.weight", "bn2.running_mean", "bn2.running_var"}
         got = codec.decode(MemoryTensors(encoding.tensors), encoding.notes, base).arrays()
         for name in encoding.notes["whole"]:
             assert got[name].tobytes() == new[name].tobytes()
     old["bn2.weight"][0] = -1  # a scale that was negative is coded
     assert "bn2.weight" not in Uq(scale).encode(new, Base.of(old)).notes["whole"]
+
+
+@pytest.mark.parametrize("spec", ["uq(2)", "auto(budget=1MB)"])
+def test_what_a_vector_has_lost_is_kept_while_it_is_sent_as_it_is(spec):
+    codec = parse_codec(spec)
+    old, lost = {"b": np.array([1, 2, 3], np.float32)}, np.array([0.25, -0.5, 0.125], np.float32)
+    base = Base.of(old)
+    whole = codec.encode({"b": np.array([2, 2, 2], np.float32)}, base, {"b": lost})
+    assert whole.notes["whole"] == ["b"]
+    np.testing.assert_array_equal(whole.residual["b"], lost)
+    coded = codec.encode({"b": np.array([2, -2, 2], np.float32)}, base, whole.residual)
+    assert coded.notes["whole"] == []
+    got = codec.decode(MemoryTensors(coded.tensors), coded.notes, base).arrays()["b"]
+    np.testing.assert_allclose(got + coded.residual["b"], np.array([2, -2, 2], np.float32) + lost, atol=1e-6)
+    assert not codec.encode({"b": np.ones((3, 1), np.float32)}, base, {"b": lost}).residual

@@ -164,8 +164,9 @@ def test_another_site_s_file_is_no_state_of_this_one(tmp_path, caplog):
 
 
 def test_a_version_that_cannot_be_written_costs_nothing_but_bytes(tmp_path, caplog):
-    folder = StateFolder(tmp_path / "file" / "below", DEFAULT_LIMITS)
-    (tmp_path / "file").write_bytes(b"")
+    folder = StateFolder(tmp_path / "below", DEFAULT_LIMITS)
+    (tmp_path / "below").rmdir()
+    (tmp_path / "below").write_bytes(b"")
     folder.keep_newest(Replicas((Base.of(model()),)))
     assert "is not kept" in caplog.text
 
@@ -289,9 +290,10 @@ def test_another_run_leaves_nothing_of_the_account(federation, tmp_path):
 
 
 def test_an_update_that_cannot_be_booked_is_not_sent(federation, tmp_path):
-    (tmp_path / "state").write_bytes(b"")  # no folder can be there
-    puppets = federation.puppeteer(Moves(), model(), UP, state=tmp_path / "state" / "below")
+    puppets = federation.puppeteer(Moves(), model(), UP, state=tmp_path / "state")
     puppets.register()
+    (tmp_path / "state").rmdir()
+    (tmp_path / "state").write_bytes(b"")  # no folder can be there
     puppets.command((1, 1), None)
     body = puppets.receive().body
     assert isinstance(body, ErrorReport)
