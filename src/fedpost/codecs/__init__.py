@@ -5,6 +5,7 @@ from fedpost.codecs.cast import Cast
 from fedpost.codecs.chain import Chain, Rc, chain
 from fedpost.codecs.codec import (
     CODECS,
+    NO_RESIDUAL,
     Base,
     Budgeted,
     Capabilities,
@@ -25,6 +26,7 @@ from fedpost.codecs.uq import Uq
 
 __all__ = [
     "CODECS",
+    "NO_RESIDUAL",
     "Auto",
     "Base",
     "Budgeted",

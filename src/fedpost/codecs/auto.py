@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
+from fedpost.codecs.changes import explained
 from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
-from fedpost.codecs.lossy import explained, laid_out, located, ranks_of
+from fedpost.codecs.lossy import MATRIX, laid_out, located, ranks_of
 from fedpost.codecs.uq import Moments, Uq
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.tensors import Array, TensorSource
@@ -295,7 +296,7 @@ def _samples(changes: Mapping[str, Floats]) -> list[tuple[Floats, bool, int]]:
         flat = change.reshape(-1)
         count = max(_LEAST_SAMPLE, _SAMPLE * flat.size // total)
         drawn = flat if count >= flat.size else flat[chance.integers(0, flat.size, count)]
-        out.append((np.abs(drawn), change.ndim < 2, flat.size))  # noqa: PLR2004 - a matrix has two dimensions
+        out.append((np.abs(drawn), change.ndim < MATRIX, flat.size))
     return out
 
 

@@ -24,6 +24,7 @@ from fedpost.tensors.format import name_of
 
 __all__ = [
     "CODECS",
+    "NO_RESIDUAL",
     "Base",
     "Budgeted",
     "Capabilities",
@@ -39,6 +40,9 @@ __all__ = [
 Notes = Mapping[str, object]
 Residual = Mapping[str, Array]
 """What was lost of each tensor, float32, of its shape: added to the next update, so that nothing is lost for good."""
+
+NO_RESIDUAL: Final[Residual] = MappingProxyType({})
+"""Nothing was lost."""
 
 _DIGEST_SIZE: Final = 16
 _BLOCK: Final = 1 << 16
@@ -92,7 +96,7 @@ class Encoding(NamedTuple):
 
     tensors: Mapping[str, Array]
     notes: Notes
-    residual: Residual = MappingProxyType({})
+    residual: Residual = NO_RESIDUAL
 
 
 @dataclass(frozen=True, slots=True)

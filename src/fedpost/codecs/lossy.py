@@ -12,6 +12,7 @@ of the base; ``whole``, the names of what is sent as it is; and the codec's own.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,22 +21,19 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
+from fedpost.codecs.added import CHUNK, Added, added
+from fedpost.codecs.changes import Changes, check_finite, explained
 from fedpost.codecs.codec import Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
-from fedpost.tensors.format import check_range, name_of
+from fedpost.tensors.format import name_of
 
-__all__ = ["Lossy", "explained", "laid_out", "located", "number_text", "ranks_of"]
+__all__ = ["MATRIX", "Lossy", "SelfContained", "laid_out", "located", "number_text", "ranks_of"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
-_MATRIX: Final = 2
-_AHEAD: Final = 1 << 19
-"""Elements that are decoded at a time when a tensor is read by range."""
-_NOT_FINITE: Final = "it has a NaN or an infinity"
-_CHUNK: Final = 1 << 19
-"""Elements whose rounding is booked at a time, or that are rounded at a time."""
-_NOTHING_AHEAD: Final[tuple[str | None, int, Floats]] = (None, 0, np.empty(0, np.float32))
+MATRIX: Final = 2
+"""Dimensions from which a tensor is a matrix: its first one by all the others. Of fewer it is a vector."""
 _LEAST_BYTES, _MOST_BYTES = 64, 32
 """Bytes of a coded tensor are at most this much an element and those, whatever the codec; mostly below one."""
 
@@ -168,9 +166,9 @@ class Lossy(ABC):
             and not self.stays_whole(name, array, base.tensors)
         }
         for name, array in tensors.items():
-            if name not in coded and not _is_finite(array):
-                raise _refused(name, _NOT_FINITE)
-        changes = _Changes(coded, base.tensors, residual or {})
+            if name not in coded:
+                check_finite(name, array)
+        changes = Changes(coded, base.tensors, residual or {})
         return base, dict(changes) if self.keeps_account else changes
 
     def book_rounding(
@@ -190,11 +188,11 @@ class Lossy(ABC):
             EncodeError: A value is too large for the tensor's type once it is coded.
         """
         loss = lost.reshape(-1)
-        for start in range(0, loss.size, _CHUNK):
-            stop = min(start + _CHUNK, loss.size)
+        for start in range(0, loss.size, CHUNK):
+            stop = min(start + CHUNK, loss.size)
             change = self.unpack_range(memoryview(packed), notes, number, lost.shape, start, stop)
             before = base.read(name, start, stop)
-            received = _sum(before, change)
+            received = added(before, change)
             if not np.isfinite(received).all():
                 raise EncodeError(f"a value is too large for {received.dtype} once it is coded")
             change -= np.subtract(received, before, dtype=np.float32)
@@ -228,7 +226,12 @@ class Lossy(ABC):
                 raise DecodeError("more bytes than its change can have", where=f"tensor {spec.name!r}")
             ranks[number] = len(found.shape)
             out.append(found)
-        return _Added(self, source, base.tensors, self.check(notes, ranks), tuple(out), kept)
+        told = self.check(notes, ranks)
+
+        def unpack_range(data: memoryview, number: int, shape: tuple[int, ...], start: int, stop: int) -> Floats:
+            return self.unpack_range(data, told, number, shape, start, stop)
+
+        return Added(source, base.tensors, tuple(out), kept, unpack_range)
 
     def stays_whole(self, name: str, array: Array, base: TensorSource) -> bool:  # noqa: ARG002 - for those that code all
         """Whether a tensor that could be coded is sent as it is all the same."""
@@ -237,67 +240,55 @@ class Lossy(ABC):
     def _codes(self, spec: TensorSpec, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         if (spec.dtype, spec.shape) != (dtype, shape) or dtype not in _FLOATS or not spec.size:
             return False
-        return self.codes_vectors or len(shape) >= _MATRIX
+        return self.codes_vectors or len(shape) >= MATRIX
 
 
-class _Changes(Mapping[str, Floats]):
-    """What changed since the base, and what was lost before, each time in memory of its own."""
+class SelfContained(Lossy):
+    """A codec whose bytes are read without any notes; subclasses name the functions that read them."""
 
-    __slots__ = ("_base", "_residual", "_tensors")
+    __slots__ = ()
 
-    def __init__(self, tensors: Mapping[str, Array], base: TensorSource, residual: Residual) -> None:
-        self._tensors = tensors
-        self._base = base
-        self._residual = residual
+    @staticmethod
+    @abstractmethod
+    def read(data: memoryview, out: Floats) -> None:
+        """Decode a tensor's bytes into an array of its shape.
 
-    def __getitem__(self, name: str) -> Floats:
-        array, residual = self._tensors[name], self._residual.get(name)
-        old = self._base.read(name, 0, array.size).reshape(array.shape)
-        out = np.empty(array.shape, np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
-            if array.dtype == np.float64:
-                np.subtract(array, old, out=out, casting="same_kind")
-            else:
-                np.subtract(array, old, out=out, dtype=np.float32)
-            if residual is not None and residual.shape == array.shape:  # else of a model that is no more
-                out += residual
-        return out
+        Raises:
+            DecodeError: They are not of a tensor of this shape.
+        """
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+    @staticmethod
+    @abstractmethod
+    def read_range(data: memoryview, size: int, start: int, stop: int) -> Floats:
+        """Decode elements ``start`` to ``stop`` of a tensor of ``size`` elements, flattened in C order.
 
-    def __len__(self) -> int:
-        return len(self._tensors)
+        Raises:
+            DecodeError: As :meth:`read`, as far as the bytes were read.
+        """
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+    def prepare(self, changes: Mapping[str, Floats]) -> Notes:  # noqa: ARG002 - the contract
+        """Nothing holds for the whole update."""
+        return {}
 
+    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
+        """There is nothing to check."""
+        return notes
 
-@contextmanager
-def explained(
-    tensors: Mapping[str, Array], base: Base, residual: Residual | None, coded: frozenset[str]
-) -> Iterator[None]:
-    """Say why a change cannot be coded: the tensor has a NaN or an infinity, or the change is too large."""
-    try:
-        yield
-    except EncodeError as error:
-        changes = _Changes({name: tensors[name] for name in tensors if name in coded}, base.tensors, residual or {})
-        for name in changes:
-            if not _is_finite(tensors[name]):
-                raise _refused(name, _NOT_FINITE) from error
-        for name, change in changes.items():
-            if not _is_finite(change):
-                raise _refused(name, "its change is too large for float32") from error
-        raise
+    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
+        """Read a whole tensor."""
+        self.read(data, out)
 
-
-def _is_finite(array: Array) -> bool:
-    """Whether no value is NaN or infinite; what is no float has no such value."""
-    return not array.dtype.name.startswith(("float", "bfloat")) or bool(np.isfinite(array).all())
-
-
-def _refused(name: str, what: str) -> EncodeError:
-    return EncodeError(what, where=f"tensor {name!r}", hint="Send it with the codec delta or dense.")
+    def unpack_range(
+        self,
+        data: memoryview,
+        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
+        number: int,  # noqa: ARG002 - the contract
+        shape: tuple[int, ...],
+        start: int,
+        stop: int,
+    ) -> Floats:
+        """Read what holds a range."""
+        return self.read_range(data, math.prod(shape), start, stop)
 
 
 @contextmanager
@@ -319,83 +310,7 @@ def laid_out(tensors: Mapping[str, Array], coded: Mapping[str, bytes]) -> dict[s
     return {name: np.frombuffer(coded[name], np.uint8) if name in coded else array for name, array in tensors.items()}
 
 
-class _Added:
-    """Changes on top of a base."""
-
-    __slots__ = ("_ahead", "_base", "_codec", "_kept", "_notes", "_numbers", "_sizes", "_source", "_specs", "specs")
-
-    def __init__(
-        self,
-        codec: Lossy,
-        source: TensorSource,
-        base: TensorSource,
-        notes: Mapping[str, Any],
-        specs: tuple[TensorSpec, ...],
-        kept: frozenset[str],
-    ) -> None:
-        self._codec = codec
-        self._source = source
-        self._base = base
-        self._notes = notes
-        self._kept = kept
-        self._specs = {spec.name: spec for spec in specs}
-        self._numbers = {spec.name: number for number, spec in enumerate(specs)}
-        self._sizes = {spec.name: spec.size for spec in source.specs}
-        self._ahead = _NOTHING_AHEAD
-        self.specs = specs
-
-    def arrays(self) -> dict[str, Array]:
-        return {spec.name: self.read(spec.name, 0, spec.size).reshape(spec.shape) for spec in self.specs}
-
-    def read(self, name: str, start: int, stop: int) -> Array:
-        if name in self._kept:
-            return self._source.read(name, start, stop)
-        spec = self._specs[name]
-        check_range(spec.size, start, stop)
-        if spec.dtype.itemsize < np.dtype(np.float32).itemsize and stop - start > _CHUNK:
-            return self._rounded(spec, start, stop)
-        change = self._changes(spec, start, stop)
-        out = _sum(self._base.read(name, start, stop), change, spare=self._ahead[0] is None)
-        out.flags.writeable = False  # as every tensor that was received
-        return out
-
-    def _rounded(self, spec: TensorSpec, start: int, stop: int) -> Array:
-        """Much of a narrow type, part by part: the sums in float32 would be twice as large."""
-        out = np.empty(stop - start, spec.dtype)
-        for first in range(start, stop, _CHUNK):
-            last = min(first + _CHUNK, stop)
-            change = self._changes(spec, first, last)
-            out[first - start : last - start] = _sum(self._base.read(spec.name, first, last), change)
-        out.flags.writeable = False
-        return out
-
-    def _changes(self, spec: TensorSpec, start: int, stop: int) -> Floats:
-        """Elements of a change. A reader goes from front to back, so what follows is decoded as well and kept."""
-        name, first, values = self._ahead
-        if name != spec.name or start < first or stop > first + values.size:
-            first, last = start, max(stop, min(start + _AHEAD, spec.size))
-            data = self._source.read(spec.name, 0, self._sizes[spec.name])
-            packed, number = np.ascontiguousarray(data).data, self._numbers[spec.name]
-            try:
-                values = self._codec.unpack_range(packed, self._notes, number, spec.shape, first, last)
-            except DecodeError as error:
-                raise type(error)(error.what, where=f"tensor {spec.name!r}", hint=error.hint) from error
-            # What was read to its end is not kept: there may be many sources.
-            self._ahead = (spec.name, first, values) if stop < last else _NOTHING_AHEAD
-        elif stop == first + values.size:
-            self._ahead = _NOTHING_AHEAD
-        return values[start - first : stop - first]
-
-
 def number_text(number: float) -> str:
     """A codec's argument as short as it can be written without becoming another number."""
     short = f"{number:g}"
     return short if float(short) == number else repr(number)
-
-
-def _sum(base: Array, change: Floats, *, spare: bool = False) -> Array:
-    """One addition an element, rounded to the base's type; in the change's memory where that may be."""
-    wide = np.float64 if base.dtype == np.float64 else np.float32
-    with np.errstate(over="ignore"):
-        total: Array = np.add(base, change, out=change if spare and wide is np.float32 else None, dtype=wide)
-        return total.astype(base.dtype, copy=False)

@@ -9,7 +9,6 @@ The bytes are those of :mod:`fedpost.codecs.kernels.blocks`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -26,19 +25,21 @@ from fedpost.codecs.kernels.blocks import (
 )
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.codecs.kernels.streams import MAX_SEED
-from fedpost.codecs.lossy import Lossy
+from fedpost.codecs.lossy import SelfContained
 from fedpost.errors import DecodeError
 
 __all__ = ["Int4", "Int8", "Sign"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Blocks(Lossy):
+class _Blocks(SelfContained):
     """Integers of a few bits, scaled by block."""
 
     bits: ClassVar[Literal[4, 8]]
     keeps_account = False
     unbiased = True
+    read = staticmethod(decode_blocks)
+    read_range = staticmethod(decode_blocks_range)
 
     def prepare(self, changes: Mapping[str, Floats]) -> Notes:
         """A seed for the rounding."""
@@ -54,22 +55,6 @@ class _Blocks(Lossy):
         if type(seed) is not int or not 0 <= seed <= MAX_SEED:
             raise DecodeError("its seed is impossible", where=f"update codec {self}")
         return notes
-
-    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
-        """Integers times scales."""
-        decode_blocks(data, out)
-
-    def unpack_range(
-        self,
-        data: memoryview,
-        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
-        number: int,  # noqa: ARG002 - the contract
-        shape: tuple[int, ...],
-        start: int,
-        stop: int,
-    ) -> Floats:
-        """The blocks that hold a range."""
-        return decode_blocks_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return f"int{self.bits}"
@@ -90,36 +75,15 @@ class Int4(_Blocks):
 
 
 @dataclass(frozen=True, slots=True)
-class Sign(Lossy):
+class Sign(SelfContained):
     """One bit a value."""
 
-    def prepare(self, changes: Mapping[str, Floats]) -> Notes:  # noqa: ARG002 - the contract
-        """Nothing holds for the whole update."""
-        return {}
+    read = staticmethod(decode_signs)
+    read_range = staticmethod(decode_signs_range)
 
     def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
         """Signs and the mean magnitude."""
         return encode_signs(change, residual=lost)
-
-    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
-        """There is nothing to check."""
-        return notes
-
-    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
-        """Plus or minus the mean."""
-        decode_signs(data, out)
-
-    def unpack_range(
-        self,
-        data: memoryview,
-        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
-        number: int,  # noqa: ARG002 - the contract
-        shape: tuple[int, ...],
-        start: int,
-        stop: int,
-    ) -> Floats:
-        """The signs of a range."""
-        return decode_signs_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return "sign"

@@ -9,9 +9,7 @@ The bytes are those of :mod:`fedpost.codecs.kernels.sparsify`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fedpost.codecs.codec import CODECS, Notes
 from fedpost.codecs.kernels.flat import Floats
@@ -23,14 +21,14 @@ from fedpost.codecs.kernels.sparsify import (
     encode_stc,
     encode_top,
 )
-from fedpost.codecs.lossy import Lossy, number_text
+from fedpost.codecs.lossy import SelfContained, number_text
 from fedpost.errors import ConfigError
 
 __all__ = ["Stc", "TopK"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Share(Lossy):
+class _Share(SelfContained):
     """A share of the elements.
 
     Attributes:
@@ -48,38 +46,17 @@ class _Share(Lossy):
             raise ConfigError(f"{self.share!r} is not a share of the elements", hint="Write it like 0.01.")
         object.__setattr__(self, "share", share)
 
-    def prepare(self, changes: Mapping[str, Floats]) -> Notes:  # noqa: ARG002 - the contract
-        """Nothing holds for the whole update."""
-        return {}
-
-    def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
-        """There is nothing to check."""
-        return notes
-
 
 @dataclass(frozen=True, slots=True)
 class TopK(_Share):
     """The greatest changes as they are."""
 
+    read = staticmethod(decode_top)
+    read_range = staticmethod(decode_top_range)
+
     def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
         """Places and values of the greatest."""
         return encode_top(change, self.share, residual=lost)
-
-    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
-        """The greatest, and zeros."""
-        decode_top(data, out)
-
-    def unpack_range(
-        self,
-        data: memoryview,
-        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
-        number: int,  # noqa: ARG002 - the contract
-        shape: tuple[int, ...],
-        start: int,
-        stop: int,
-    ) -> Floats:
-        """The greatest in a range, and zeros."""
-        return decode_top_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return f"topk({number_text(self.share)})"
@@ -89,25 +66,12 @@ class TopK(_Share):
 class Stc(_Share):
     """Sparse ternary compression: the greatest changes as plus or minus their mean."""
 
+    read = staticmethod(decode_stc)
+    read_range = staticmethod(decode_stc_range)
+
     def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:  # noqa: ARG002 - the contract
         """Places and signs of the greatest."""
         return encode_stc(change, self.share, residual=lost)
-
-    def unpack(self, data: memoryview, notes: Mapping[str, Any], number: int, out: Floats) -> None:  # noqa: ARG002 - the contract
-        """Plus or minus the mean, and zeros."""
-        decode_stc(data, out)
-
-    def unpack_range(
-        self,
-        data: memoryview,
-        notes: Mapping[str, Any],  # noqa: ARG002 - the contract
-        number: int,  # noqa: ARG002 - the contract
-        shape: tuple[int, ...],
-        start: int,
-        stop: int,
-    ) -> Floats:
-        """Plus or minus the mean in a range, and zeros."""
-        return decode_stc_range(data, math.prod(shape), start, stop)
 
     def __str__(self) -> str:
         return f"stc({number_text(self.share)})"

@@ -24,14 +24,13 @@ import numpy as np
 from fedpost.codecs.codec import CODECS, Notes
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.codecs.kernels.uniform import decode_range, decode_tensor, encode_tensor
-from fedpost.codecs.lossy import Lossy, number_text
+from fedpost.codecs.lossy import MATRIX, Lossy, number_text
 from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource
 
 __all__ = ["Moment", "Moments", "Uq"]
 
 _FINER: Final = 8
-_MATRIX: Final = 2
 _LEAST, _MOST = 0.01, 16.0
 _BLOCK_BITS: Final = 19
 _PIECE: Final = 1 << 13
@@ -74,7 +73,7 @@ class Uq(Lossy):
     def check(self, notes: Mapping[str, Any], ranks: Mapping[int, int]) -> Mapping[str, Any]:
         """A step of the matrices and one for each vector, none negative; and which is whose."""
         steps = notes.get("steps")
-        vectors = [number for number, rank in ranks.items() if rank < _MATRIX]
+        vectors = [number for number, rank in ranks.items() if rank < MATRIX]
         if (
             not isinstance(steps, list | tuple)
             or len(steps) != 1 + len(vectors)
@@ -107,7 +106,7 @@ class Uq(Lossy):
 
     def stays_whole(self, name: str, array: Array, base: TensorSource) -> bool:
         """A vector without anything below zero."""
-        if array.ndim >= _MATRIX:
+        if array.ndim >= MATRIX:
             return False
         with np.errstate(invalid="ignore"):  # a NaN, which is refused later
             return bool((array >= 0).all() and (base.read(name, 0, array.size) >= 0).all())
@@ -119,7 +118,7 @@ class Uq(Lossy):
 def _step(notes: Mapping[str, Any], number: int, rank: int) -> float:
     """The step of a tensor, of notes as :meth:`Uq.check` gives them."""
     matrices, vectors = notes["steps"]
-    step: float = vectors[number] if rank < _MATRIX else matrices
+    step: float = vectors[number] if rank < MATRIX else matrices
     return step
 
 
@@ -174,7 +173,7 @@ class Moments:
                     hint="Send it with the codec delta or dense.",
                 )
             moment = Moment(square, change.size, greatest)
-            if change.ndim < _MATRIX:
+            if change.ndim < MATRIX:
                 vectors.append(moment)
             else:
                 matrices = matrices.joined(moment)

@@ -8,10 +8,9 @@ history, and counts for nothing; so does one that is too old.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
-from fedpost.codecs import Residual
+from fedpost.codecs import NO_RESIDUAL, Residual
 
 __all__ = ["EXPIRES_AFTER", "Account", "Place"]
 
@@ -25,8 +24,6 @@ Error feedback helps who takes part in about one round in ten or more; whoever i
 missing from a model that is no more. Of those who are drawn one time in ten, one gap in seventy is longer.
 """
 
-_NOTHING: Final[Residual] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -38,7 +35,7 @@ class Account:
         pending: An update that is not acknowledged yet, and the residual after it.
     """
 
-    residual: Residual = field(default_factory=lambda: _NOTHING)
+    residual: Residual = field(default_factory=lambda: NO_RESIDUAL)
     last: Place | None = None
     pending: tuple[Place, Residual] | None = None
 

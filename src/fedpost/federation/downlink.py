@@ -94,8 +94,7 @@ class Downlink:
         with telemetry.span("publish"):
             versions = self._versions.published(parameters.arrays())
         self._versions = versions.trimmed(parameters.nbytes)
-        assert versions.base is not None  # noqa: S101 - it was published
-        self._current = Parameters(versions.base.tensors)
+        self._current = Parameters(versions.newest.tensors)
         self._snapshots, self._chains, self._same, self._other = {}, {}, None, None
         if versions.packets and versions.packets[-1:] != before[-1:]:
             packet = versions.packets[-1].nbytes
@@ -166,8 +165,7 @@ class Downlink:
     def _snapshot(self, pipeline: Pipeline, number: int) -> Load:
         key = _key(pipeline)
         if key not in self._snapshots:
-            base = self._versions.base
-            assert base is not None  # noqa: S101 - only a version is sent as one
+            base = self._versions.newest
             self._snapshots[key] = load = self._encoded(pipeline, base.tensors.arrays(), number)
             load.model, load._base = base.digest, base  # noqa: SLF001 - its own maker
             self._last_snapshot[key] = 0 if load.frame is None else load.frame.nbytes
@@ -175,8 +173,7 @@ class Downlink:
 
     def _chain(self, way: Sequence[Packet]) -> Load:
         if len(way) not in self._chains:
-            base = self._versions.base
-            assert base is not None  # noqa: S101 - only a version is sent as one
+            base = self._versions.newest
             sizes = {
                 spec.name: (spec.nbytes, sum(packet.sizes[spec.name] for packet in way)) for spec in base.tensors.specs
             }

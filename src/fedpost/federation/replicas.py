@@ -68,13 +68,12 @@ class Replicas:
         """
         if self.get(model):
             return self
-        here = [index for index, base in enumerate(bases) if self.get(base)]
+        here = [(index, base) for index, digest in enumerate(bases) if (base := self.get(digest)) is not None]
         if not here:
             raise DecodeError("none of the models that the packets change is here", hint="Ask for a full model.")
-        base = self.get(bases[here[-1]])
-        assert base is not None  # noqa: S101 - it was found just now
+        first, base = here[-1]
         follow = [*bases[1:], model]
-        for index in range(here[-1], len(bases)):
+        for index in range(first, len(bases)):
             try:
                 base = _checked(follow[index], _applied(base, packets[index], pipeline, limits))
             except (DecodeError, ProtocolError) as error:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from fedpost.codecs import Base, Residual
+from fedpost.codecs import NO_RESIDUAL, Base, Residual
 from fedpost.errors import DecodeError
 from fedpost.federation.frames import split, together
 from fedpost.federation.pipelines import room_for
@@ -26,7 +25,6 @@ from fedpost.tensors import Array, MemoryTensors, TensorSource
 
 __all__ = ["Packet", "Versions", "in_order", "same_tensors"]
 
-_NOTHING: Final[Residual] = MappingProxyType({})
 _VERSIONS: Final = "versions"
 
 
@@ -65,8 +63,19 @@ class Versions:
 
     pipeline: Pipeline
     base: Base | None = None
-    residual: Residual = field(default_factory=lambda: _NOTHING)
+    residual: Residual = field(default_factory=lambda: NO_RESIDUAL)
     packets: tuple[Packet, ...] = ()
+
+    @property
+    def newest(self) -> Base:
+        """The newest version.
+
+        Raises:
+            RuntimeError: Nothing was published yet.
+        """
+        if self.base is None:
+            raise RuntimeError("nothing was published yet")
+        return self.base
 
     def published(self, tensors: Mapping[str, Array]) -> Versions:
         """The versions once there is a new model.
