@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -128,12 +128,21 @@ def _map(function: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -
             waiting.append(pool.submit(work, batch))  # noqa: PERF401 - what was taken must be known if one is not
     except RuntimeError:  # the interpreter is ending, or no thread can be started
         return list(map(function, items))
+    except BaseException:  # Ctrl-C: the executor may not know of the thread that it was starting
+        _pool.cache_clear()
+        _cancel(waiting)
+        pool.shutdown(wait=False)  # wakes that thread as well: it would keep the process from ending
+        raise
     try:
         return [result for done in waiting for result in done.result()]
     except BaseException:  # Ctrl-C above all: what nobody waits for is not done
-        for done in waiting:
-            done.cancel()
+        _cancel(waiting)
         raise
+
+
+def _cancel(waiting: Iterable[Future[Any]]) -> None:
+    for done in waiting:
+        done.cancel()
 
 
 def _batches(items: Sequence[T], sizes: Sequence[int]) -> list[Sequence[T]]:

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 
+import fedpost.tensors  # noqa: F401 - registers lx
 from fedpost.compression import Compression
 from fedpost.frame import chunks
 
@@ -117,3 +118,32 @@ def test_what_goes_wrong_in_a_thread_comes_out():
 
     with pytest.raises(RuntimeError, match="in the work itself"):
         chunks._map(fail, range(4), [MIB] * 4)
+
+
+@pytest.mark.parametrize("again", [0, 1])
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_while_a_thread_is_started_leaves_no_thread_behind(number, again):
+    """The executor does not know of a thread that was being started, and would not end it with the interpreter."""
+    code = f"""
+import os, threading
+os.sched_getaffinity = lambda _: {{0, 1}}
+from fedpost.compression import Compression
+from fedpost.frame import chunks
+start, started = threading.Thread.start, []
+def interrupted(thread):
+    start(thread)
+    started.append(thread)
+    if len(started) == {number}:
+        raise KeyboardInterrupt
+threading.Thread.start = interrupted
+segments, compressions = [memoryview(bytes(8 << 20))], [Compression("zstd", 1)]
+try:
+    chunks.compress(segments, compressions)
+except KeyboardInterrupt:
+    print("interrupted")
+for _ in range({again}):
+    print(len(chunks.compress(segments, compressions)[0][0]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == ["interrupted", *["8"] * again]
+    assert not done.stderr
