@@ -57,14 +57,15 @@ ROWS: Final = {
             "uq2.75",
             "uq(2.75), both ways",
             "uq(2.75) | fedwt | none",
-            "uq(2.75) | fedwt | none",
-            law="uniform quantization by 2.75 root mean squares, error feedback at the sites and at the server",
+            "cast(bfloat16) | uq(2.75) | fedwt | none",
+            law="uniform quantization by 2.75 root mean squares, error feedback at the sites and at the server; models "
+            "in bfloat16 on their way down",
         ),
         Row(
             "uq4",
             "uq(4), both ways",
             "uq(4) | fedwt | none",
-            "uq(4) | fedwt | none",
+            "cast(bfloat16) | uq(4) | fedwt | none",
             law="the same by 4 root mean squares",
         ),
         Row("eden1", "eden(1), up", "eden(1) | fedwt | none", law="EDEN, 1 bit, ICML 2022; stateless, as in the paper"),

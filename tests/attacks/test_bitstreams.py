@@ -12,6 +12,7 @@ import pytest
 from fedpost.codecs.kernels.bits import BitWriter, put_varint
 from fedpost.codecs.kernels.blocks import decode_blocks, decode_signs, encode_blocks, encode_signs
 from fedpost.codecs.kernels.eden import decode_eden, encode_eden
+from fedpost.codecs.kernels.places import Cut, cuts
 from fedpost.codecs.kernels.sparsify import decode_stc, decode_top, encode_stc, encode_top
 from fedpost.codecs.kernels.uniform import decode_tensor, encode_tensor
 from fedpost.errors import DecodeError
@@ -25,9 +26,9 @@ CODERS = {
     "uniform-sparse": (lambda x: encode_tensor(x, 6), lambda data, out: decode_tensor(data, 6, out)),
     "eden-1": (lambda x: encode_eden(x, 1, 5), lambda data, out: decode_eden(data, 5, out)),
     "eden-4": (lambda x: encode_eden(x, 4, 5), lambda data, out: decode_eden(data, 5, out)),
-    "top": (lambda x: encode_top(x, 0.05), decode_top),
-    "top-half": (lambda x: encode_top(x, 0.05, width=2), decode_top),
-    "stc": (lambda x: encode_stc(x, 0.05), decode_stc),
+    "top": (lambda x: encode_top(x, *cuts([x.reshape(-1)], 0.05)), decode_top),
+    "top-half": (lambda x: encode_top(x, *cuts([x.reshape(-1)], 0.05), width=2), decode_top),
+    "stc": (lambda x: encode_stc(x, *cuts([x.reshape(-1)], 0.05)), decode_stc),
     "int8": (lambda x: encode_blocks(x, 8, block_bits=6), decode_blocks),
     "int4": (lambda x: encode_blocks(x, 4, scale_width=2), decode_blocks),
     "signs": (encode_signs, decode_signs),
@@ -162,7 +163,7 @@ def test_scales_that_are_no_scales(scale):
         return
     for coded, decode in (
         (encode_signs(np.ones(5, np.float32)), decode_signs),
-        (encode_stc(np.ones(5, np.float32), 1), decode_stc),
+        (encode_stc(np.ones(5, np.float32), Cut(0, 0)), decode_stc),
     ):
         with pytest.raises(DecodeError, match="mean magnitude"):
             decode(struct.pack("<f", scale) + coded[4:], np.empty(5, np.float32))

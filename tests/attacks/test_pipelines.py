@@ -157,7 +157,15 @@ TEXTS = [
     *('{"\\ud800": dense}', '{"\\u00": dense}', '{"a\n": dense}', "{" * 20_000, "(" * 20_000, '"' * 20_001),
     *('{"' + "x" * 201 + '": dense}', "{" + ", ".join(f'"{number}": dense' for number in range(65)) + "}"),
     *("{" + '"a": ' * 9000 + "dense}", "{" + "," * 60_000 + "}", '{"*": ' * 9000 + "dense" + "}" * 9000),
-    *("rc", "delta | rc", "uq(2) | delta", "delta | delta", "cast(bfloat16) | uq(2)", "|", "delta | " * 7000 + "uq(2)"),
+    *(
+        "rc",
+        "delta | rc",
+        "uq(2) | delta",
+        "delta | delta",
+        "cast(bfloat16) | auto(1MB)",
+        "|",
+        "delta | " * 7000 + "uq(2)",
+    ),
     *("auto", "auto(1)", "auto(budget=0B)", "auto(budget=-1MB)", "auto(budget=" + "9" * 5000 + "GB)", "auto(1MB, 1MB)"),
     *(
         "uq" + " " * 60_000 + "x",

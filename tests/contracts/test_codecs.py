@@ -61,7 +61,13 @@ PATTERNS = '{"[wd]*": uq(1), "*edges": dense, "half": int8, "brain": eden(2), "s
 LOSSY = [
     *("uq(2)", "eden(1)", "eden(4)", "topk(0.1)", "stc(0.04)", "int8", "int4", "sign"),
     *("auto(budget=1kB/round)", "auto(budget=100MB/round)"),
-    *("cast(bfloat16) | int8", PATTERNS, '{"*": auto(budget=20kB/round)}'),
+    *(
+        "cast(bfloat16) | int8",
+        "cast(bfloat16) | uq(2)",
+        "cast(float16) | stc(0.1)",
+        PATTERNS,
+        '{"*": auto(budget=20kB/round)}',
+    ),
 ]
 
 
@@ -105,6 +111,7 @@ def test_every_registered_codec_is_here():
     [
         *("dense", "cast(bfloat16)", "cast(float16)", "delta", "uq(0.5)", "uq(2)", "eden(1)", "eden(2)", "topk(0.1)"),
         *("stc(0.1)", "int8", "int4", "sign", "auto(budget=1kB)", "cast(bfloat16) | delta", "cast(float16) | int4"),
+        *("cast(bfloat16) | uq(2)", "cast(float16) | topk(0.1)"),
         *('{"w*": delta, "*": dense}', '{"w*": int8, "*": eden(2)}', '{"w*": uq(1)}', '{"*": none}', PATTERNS),
     ],
 )

@@ -453,7 +453,11 @@ class Mixed(Drift):
     up, down = "topk(0.1)", "uq(3)"
 
 
-@pytest.mark.parametrize("machine", [Drift, Exact, Stateless, Mixed])
+class Narrow(Drift):
+    up, down = "cast(bfloat16) | uq(1)", "cast(bfloat16) | uq(2)"
+
+
+@pytest.mark.parametrize("machine", [Drift, Exact, Stateless, Mixed, Narrow])
 def test_nothing_drifts_whatever_happens(machine: type[Drift], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("fedpost.site"), "disabled", True)
     # A step here is a round of real encodings: a quarter of the usual number of examples.

@@ -17,11 +17,19 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
+BRAIN, WIDER = np.dtype(ml_dtypes.bfloat16), ("float32", "float64")
 FLOATS = [np.dtype(kind) for kind in ("<f2", "<f4", "<f8", ml_dtypes.bfloat16)]
 
 
 def undo(update: str, notes: dict[str, Any], sent: Arrays, base: Arrays) -> Arrays:
     """The tensors that were meant, by the base that the notes name."""
+    if chain := re.fullmatch(r"cast\(bfloat16\) \| (.*)", update):
+        narrow = {tensor: old.astype(BRAIN) if old.dtype.name in WIDER else old for tensor, old in base.items()}
+        got = undo(chain[1], notes["notes"], sent, narrow)
+        require(all(got[tensor].dtype == BRAIN for tensor in notes["widen"]), "the notes fit the tensors")
+        wide = {tensor: np.dtype(text.strip(">")) for tensor, text in notes["widen"].items()}
+        wide |= {tensor: wide[tensor].newbyteorder(">") for tensor, text in notes["widen"].items() if text[0] == ">"}
+        return {tensor: array.astype(wide.get(tensor, array.dtype)) for tensor, array in got.items()}
     name, arguments = re.fullmatch(r"([a-z][a-z0-9]*)(?:\((.*)\))?", update).groups()  # type: ignore[union-attr]
     require(set(notes["whole"]) <= set(sent), "tensors for its notes")
     out: Arrays = {}

@@ -28,10 +28,10 @@ import zstandard
 def read_frame(data: bytes, other_formats: Any = None, other_updates: Any = None) -> tuple[dict[str, Any], Any]:
     """The header sections and the tensors; formats made elsewhere and updates of a base are the other readers'."""
     checksum, segments, sections = read_container(data)
-    update, form, _ = (stage.strip() for stage in sections["pipeline"].split("|"))
+    update, form, _ = (stage.strip() for stage in sections["pipeline"].rsplit("|", 2))
     own = {"fedwt": read_fedwt, "numpy": read_npy}
     arrays = own[form](sections, segments) if form in own else other_formats(form, sections, segments, element_type)
-    if cast := re.fullmatch(r"cast\((.*)\)", update):
+    if cast := re.fullmatch(r"cast\(([^)]*)\)", update):
         for name, wide in sections["update"]["widen"].items():
             require(arrays[name].dtype == element_type(cast[1]), "the notes fit the tensors")
             arrays[name] = arrays[name].astype(element_type(wide))

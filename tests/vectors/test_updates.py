@@ -81,7 +81,7 @@ def test_a_frozen_update_is_read_by_the_specification_alone(stem, reader):
 
 def test_every_codec_with_a_base_is_frozen():
     frozen = {codec.partition("(")[0] for codec, _ in vectors.CASES.values()}
-    assert frozen == {name for name in CODECS if name == "delta" or _is_lossy(CODECS.get(name))}
+    assert frozen == {"cast"} | {name for name in CODECS if name == "delta" or _is_lossy(CODECS.get(name))}
     assert {path.stem for path in FOLDER.glob("*.frame")} == set(vectors.CASES)
 
 

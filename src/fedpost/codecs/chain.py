@@ -21,14 +21,27 @@ A chain ends wherever what was given can be sent: a model as it is, a change as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+import numpy as np
+
 from fedpost.codecs.auto import Auto
 from fedpost.codecs.cast import Cast
-from fedpost.codecs.codec import Base, Capabilities, Codec, Encoding, Notes, Residual, capabilities_of, check_base
+from fedpost.codecs.codec import (
+    Base,
+    Budgeted,
+    Capabilities,
+    Codec,
+    Encoding,
+    Notes,
+    Residual,
+    capabilities_of,
+    carried,
+    check_base,
+)
 from fedpost.codecs.delta import Delta
 from fedpost.codecs.dense import Dense
 from fedpost.codecs.lossy import Lossy
@@ -80,12 +93,16 @@ def kinds(stage: Codec | Rc) -> tuple[Kind, Kind]:
 class Chain:
     """A model in a narrower type, and then another codec, which sees nothing else: also the base is cast.
 
-    Law: that of the codec, of the narrow values; then they are widened. The base's digest is that of the base as it
-    was. Notes: ``base``, where one is needed; ``widen``, as of the cast; ``notes``, those of the codec.
+    Law: that of the codec, of the narrow values; then they are widened. In codecs that keep account, what the cast
+    loses is in the residual, and what is not coded is not cast. The base's digest is that of the base as it was.
+    Notes: ``base``, where one is needed; ``widen``, as of the cast; ``notes``, those of the codec.
+
+    On the way down, as in ``cast(bfloat16) | uq(2)``, every version of the model after the first has values
+    of the narrow type alone, so that a whole one is two or three times smaller without loss.
 
     Attributes:
         first: Rounds the values.
-        then: Any codec but a cast, a mapping of patterns, or one that keeps account of all that is lost.
+        then: Any codec but a cast, a mapping of patterns, or one that chooses by the size of the whole message.
     """
 
     first: Cast
@@ -97,8 +114,8 @@ class Chain:
         if isinstance(self.then, Chain | ByPattern):
             why = f"{self.then} is a codec of its own, not a stage"
             raise _misfit(self.first, self.then, why, "Write the stages into it.")
-        if capabilities_of(self.then).stateful:
-            why = f"{self.then} keeps account of what is lost, and {self.first} would lose more without telling it"
+        if isinstance(self.then, Budgeted):
+            why = f"{self.then} chooses by the size of the whole message"
             raise _misfit(self.first, self.then, why, f"Write {self.then} alone.")
 
     @property
@@ -108,14 +125,11 @@ class Chain:
 
     @property
     def capabilities(self) -> Capabilities:
-        """As of a cast: nothing is promised."""
-        return Capabilities(needs_base=self.needs_base)
+        """As of a cast: nothing is promised but the account, where the codec keeps one."""
+        return Capabilities(stateful=capabilities_of(self.then).stateful, needs_base=self.needs_base)
 
     def encode(
-        self,
-        tensors: Mapping[str, Array],
-        base: Base | None = None,
-        residual: Residual | None = None,  # noqa: ARG002 - no account is kept
+        self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
     ) -> Encoding:
         """Cast the tensors and the base, and let the codec do its work.
 
@@ -124,10 +138,20 @@ class Chain:
             EncodeError: A value is too large for the narrower type, or cannot be coded.
         """
         narrow, notes, _ = self.first.encode(tensors)
-        out, inner, _ = self.then.encode(narrow, self._cast(base))
+        stateful = self.capabilities.stateful
+        owed = _Owed(tensors, narrow, residual or {}) if stateful else None
+        out, inner, lost = self.then.encode(narrow, self._cast(base), owed)
         told = {"base": base.digest} if base is not None and self.needs_base else {}
         rest = {name: note for name, note in inner.items() if name not in told}
-        return Encoding(out, {**told, **notes, "notes": rest})
+        if not stateful:
+            return Encoding(out, {**told, **notes, "notes": rest})
+        # Nothing makes good what a cast would lose of a tensor that is not coded.
+        whole = {name for name in out if out[name] is narrow[name]}
+        sent = {name: tensors[name] if name in whole else array for name, array in out.items()}
+        widened: Any = notes["widen"]
+        widen = {name: dtype for name, dtype in widened.items() if name not in whole}
+        coded = {name: array for name, array in lost.items() if name not in whole}
+        return Encoding(sent, {**told, "widen": widen, "notes": rest}, {**coded, **carried(residual, tensors, coded)})
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """Undo the codec with the base cast in the same way, and widen.
@@ -148,6 +172,30 @@ class Chain:
 
     def __str__(self) -> str:
         return f"{self.first} | {self.then}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed(Mapping[str, Array]):
+    """What was lost of each tensor before, and what its cast loses now, each time in memory of its own."""
+
+    tensors: Mapping[str, Array]
+    narrow: Mapping[str, Array]
+    residual: Residual
+
+    def __getitem__(self, name: str) -> Array:
+        wide, before = self.tensors[name], self.residual.get(name)
+        out = np.empty(wide.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
+            np.subtract(wide, self.narrow[name].astype(wide.dtype), out=out, casting="same_kind")
+        if before is not None and before.shape == out.shape:
+            out += before
+        return out
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.tensors if name in self.residual or self.narrow[name] is not self.tensors[name])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def chain(*stages: Codec | Rc) -> Codec:

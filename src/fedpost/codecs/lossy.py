@@ -68,8 +68,26 @@ class Lossy(ABC):
             EncodeError: It has values that cannot be coded.
         """
 
+    def planned(
+        self,
+        changes: Mapping[str, Floats],  # noqa: ARG002 - for those that look
+        ranks: Mapping[int, int],  # noqa: ARG002 - the same
+        notes: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        """The notes, and what :meth:`pack` needs to know of the whole update beyond them; it is not sent.
+
+        Args:
+            changes: Those that are coded.
+            ranks: As :meth:`check` takes them, in the same order.
+            notes: As :meth:`check` gives them.
+
+        Raises:
+            EncodeError: The changes have values that cannot be coded.
+        """
+        return notes
+
     @abstractmethod
-    def pack(self, change: Floats, notes: Notes, number: int, *, lost: Floats | None) -> bytes:
+    def pack(self, change: Floats, notes: Mapping[str, Any], number: int, *, lost: Floats | None) -> bytes:
         """One tensor's change as bytes; what is lost of it goes into ``lost``, which may be the change itself.
 
         Raises:
@@ -128,7 +146,8 @@ class Lossy(ABC):
 
     def _encoded(self, tensors: Mapping[str, Array], base: Base, changes: Mapping[str, Floats]) -> Encoding:
         notes = self.prepare(changes)
-        told = self.check(notes, ranks_of(tensors, changes))
+        ranks = ranks_of(tensors, changes)
+        told = self.planned(changes, ranks, self.check(notes, ranks))
         coded: dict[str, bytes] = {}
         for number, name in enumerate(tensors):
             if name in changes:

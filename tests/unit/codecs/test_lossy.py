@@ -345,6 +345,21 @@ def test_topk_keeps_the_greatest(rows, columns, share, levels):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("spec", ["topk(0.01)", "stc(0.01)"])
+def test_the_greatest_are_those_of_the_whole_update(spec):
+    """A matrix that has changed little has none, and a vector goes as it is."""
+    new = {
+        "large": noise(64, 64).astype(np.float32),
+        "little": noise(64, 64, seed=1).astype(np.float32) / 1000,
+        "vector": np.ones(5, np.float32),
+    }
+    base = Base.of({name: np.zeros_like(array) for name, array in new.items()})
+    got = sent(parse_codec(spec), new, base)[0].arrays()
+    assert np.count_nonzero(got["large"]) == round(0.01 * 2 * 64 * 64)
+    assert not got["little"].any()
+    assert got["vector"].tolist() == new["vector"].tolist()
+
+
 def test_stc_sends_the_same_elements_as_their_mean():
     new, old = pair((60, 50))
     base = Base.of({"w": old})

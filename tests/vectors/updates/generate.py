@@ -30,11 +30,12 @@ CODECS = (
     *("delta", "uq(0.5)", "uq(2)", "eden(1)", "eden(4)"),
     *("topk(0.05)", "stc(0.05)", "int8", "int4", "sign"),
 )
+NARROW = "cast(bfloat16) | uq(0.5)"
 SMALL_BLOCKS = ("eden(1)", "eden(2)", "eden(3)", "int8", "int4", "sign")
 
 
 def stem_of(codec: str, model: str = "plain") -> str:
-    name = codec.translate(str.maketrans("(.", "__", ")"))
+    name = codec.replace(" | ", "_").translate(str.maketrans("(.", "__", ")"))
     return name if model == "plain" else f"{model}_{name}"
 
 
@@ -44,6 +45,7 @@ CASES = {
         *((codec, "plain") for codec in CODECS),
         *((codec, "edges") for codec in CODECS),
         *((codec, "blocks") for codec in SMALL_BLOCKS),
+        *((NARROW, "plain"), (NARROW, "edges"), ("cast(bfloat16) | delta", "plain")),
         *(("uq(1)", "classes"), ("uq(2)", "sparse"), ("topk(0.001)", "sparse"), ("stc(0.001)", "sparse")),
         *(
             ("uq(0.05)", "dense"),

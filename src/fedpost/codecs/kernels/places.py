@@ -10,8 +10,10 @@ TNNLS 2020 (arXiv:1903.02891). The reader takes b from the bytes and computes no
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from fedpost.codecs.kernels.bits import BitReader, BitWriter, Integers, put_vari
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import DecodeError, EncodeError
 
-__all__ = ["greatest", "put_places", "take_places"]
+__all__ = ["Cut", "cuts", "greatest", "put_places", "take_places"]
 
 _MOST_BITS: Final = 42
 _CHUNK: Final = 1 << 18
@@ -29,50 +31,68 @@ _INFINITY: Final = 0x7F800000
 _GOLDEN: Final = math.log((math.sqrt(5) - 1) / 2)
 
 
-def greatest(x: Floats, share: float) -> Integers:
-    """Places, in order, of the values of ``x`` (1-D) with the greatest magnitudes: a share of all, and at least one.
+class Cut(NamedTuple):
+    """Which values of a tensor are taken.
 
-    Among equals the first are taken.
+    Attributes:
+        least: The bits of a magnitude, as a whole number; all greater ones are taken.
+        equal: So many of those that have just these bits, the first ones.
+    """
+
+    least: int
+    equal: int
+
+
+def cuts(xs: Sequence[Floats], share: float) -> list[Cut]:
+    """What to take of each tensor so that it is a share of the values of all of them, and at least one.
+
+    The values with the greatest magnitudes are taken, and among equals the first. Magnitudes are in the order of their
+    bits as whole numbers, so counting these, first by the high half and then by the low one, finds the least without a
+    copy of the values.
+
+    Args:
+        xs: Arrays of one dimension.
+        share: Above 0, at most 1.
 
     Raises:
-        EncodeError: ``x`` has a NaN or an infinity, or the share is not above 0 and at most 1.
+        EncodeError: They have a NaN or an infinity, or there is no such share.
     """
     if not 0 < share <= 1:
         raise EncodeError(f"{share!r} is not a share of the values", hint="It is above 0 and at most 1.")
-    count = min(x.size, max(1, round(share * x.size)))
-    least, equal = _least(x, count)
-    found: list[Integers] = []
-    for start in range(0, x.size, _CHUNK):
-        bits = _magnitude_bits(x, start)
-        taken = bits > least
-        first = np.flatnonzero(bits == least)[:equal]
-        taken[first] = True
-        equal -= first.size
-        found.append(np.flatnonzero(taken) + start)
-    return np.concatenate(found) if found else np.arange(0)
-
-
-def _least(x: Floats, count: int) -> tuple[int, int]:
-    """The bits of the least of ``count`` greatest magnitudes, and how many of just these bits are among them.
-
-    Magnitudes are in the order of their bits as whole numbers, so counting these, first by the high half and then by
-    the low one, finds it without a copy of the values.
-
-    Raises:
-        EncodeError: ``x`` has a NaN or an infinity.
-    """
+    total = sum(x.size for x in xs)
+    count = min(total, max(1, round(share * total)))
     high = np.zeros(1 << _HALF, np.int64)
-    for start in range(0, x.size, _CHUNK):
-        high += np.bincount(_magnitude_bits(x, start) >> _HALF, minlength=1 << _HALF)
+    for bits in itertools.chain.from_iterable(map(_magnitudes, xs)):
+        high += np.bincount(bits >> _HALF, minlength=1 << _HALF)
     if high[_INFINITY >> _HALF :].any():
         raise EncodeError("values are NaN or infinite")
     above, count = _nth(high, count)
     low = np.zeros(1 << _HALF, np.int64)
-    for start in range(0, x.size, _CHUNK):
-        bits = _magnitude_bits(x, start)
+    for bits in itertools.chain.from_iterable(map(_magnitudes, xs)):
         low += np.bincount(bits[bits >> _HALF == above] & _LOW, minlength=1 << _HALF)
-    below, count = _nth(low, count)
-    return above << _HALF | below, count
+    below, equal = _nth(low, count)
+    least = above << _HALF | below
+    if equal == low[below]:
+        return [Cut(least, x.size) for x in xs]
+    out = []
+    for x in xs:
+        there = sum(int(np.count_nonzero(bits == least)) for bits in _magnitudes(x))
+        out.append(Cut(least, min(equal, there)))
+        equal -= out[-1].equal
+    return out
+
+
+def greatest(x: Floats, cut: Cut) -> Integers:
+    """Places, in order, of the values of ``x`` (1-D) that a cut takes."""
+    found: list[Integers] = []
+    equal = cut.equal
+    for number, bits in enumerate(_magnitudes(x)):
+        taken = bits > cut.least
+        first = np.flatnonzero(bits == cut.least)[:equal]
+        taken[first] = True
+        equal -= first.size
+        found.append(np.flatnonzero(taken) + number * _CHUNK)
+    return np.concatenate(found) if found else np.arange(0)
 
 
 def _nth(counts: Integers, count: int) -> tuple[int, int]:
@@ -82,8 +102,9 @@ def _nth(counts: Integers, count: int) -> tuple[int, int]:
     return counts.size - 1 - place, count - int(sums[place] - counts[-1 - place])
 
 
-def _magnitude_bits(x: Floats, start: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    return x[start : start + _CHUNK].view(np.uint32) & np.uint32(0x7FFFFFFF)
+def _magnitudes(x: Floats) -> Iterator[np.ndarray[Any, np.dtype[np.uint32]]]:
+    for start in range(0, x.size, _CHUNK):
+        yield x[start : start + _CHUNK].view(np.uint32) & np.uint32(0x7FFFFFFF)
 
 
 def put_places(places: Integers, size: int) -> bytes:

@@ -22,7 +22,7 @@ import numpy as np
 
 from fedpost.codecs.kernels.bits import Integers
 from fedpost.codecs.kernels.flat import Floats, flat_view, residual_view
-from fedpost.codecs.kernels.places import greatest, put_places, take_places
+from fedpost.codecs.kernels.places import Cut, greatest, put_places, take_places
 from fedpost.errors import DecodeError, EncodeError, TruncatedError
 
 __all__ = ["decode_stc", "decode_stc_range", "decode_top", "decode_top_range", "encode_stc", "encode_top"]
@@ -32,25 +32,24 @@ _LENGTH: Final = struct.Struct("<I")
 _MEAN: Final = np.dtype("<f4")
 
 
-def encode_top(x: Floats, share: float, *, width: Literal[2, 4] = 4, residual: Floats | None = None) -> bytes:
-    """Code the share of values with the greatest magnitudes.
+def encode_top(x: Floats, cut: Cut, *, width: Literal[2, 4] = 4, residual: Floats | None = None) -> bytes:
+    """Code the values with the greatest magnitudes.
 
     Args:
         x: Any shape, float32, C-contiguous.
-        share: Above 0, at most 1.
+        cut: Which they are.
         width: Bytes of a value: 4 for float32, 2 for float16.
         residual: Takes ``x`` less what is sent, of the same shape, C-contiguous; may be ``x`` itself.
 
     Raises:
-        EncodeError: ``x`` has a NaN or an infinity, a value is too large for float16, or there is no such share
-                or width.
+        EncodeError: A value that is taken is NaN or infinite or too large for float16, or there is no such width.
     """
     if width not in _VALUES:
         raise EncodeError(f"values of {width} bytes are not possible", hint="4 and 2 are.")
     flat = flat_view(x)
-    places = greatest(flat, share)
+    places = greatest(flat, cut)
     with np.errstate(over="ignore"):
-        values = flat[places].astype(_VALUES[width])
+        values = _finite(flat[places]).astype(_VALUES[width])
     if not np.isfinite(values).all():
         raise EncodeError("a value is too large for float16")
     coded = put_places(places, flat.size)
@@ -79,7 +78,7 @@ def decode_top_range(data: memoryview | bytes, size: int, start: int, stop: int)
     Raises:
         DecodeError: As :func:`decode_top`.
     """
-    return _cut(*_top(memoryview(data), size), start, stop)
+    return _ranged(*_top(memoryview(data), size), start, stop)
 
 
 def _top(view: memoryview, size: int) -> tuple[Integers, Floats]:
@@ -95,20 +94,20 @@ def _top(view: memoryview, size: int) -> tuple[Integers, Floats]:
     return places, values.astype(np.float32)
 
 
-def encode_stc(x: Floats, share: float, *, residual: Floats | None = None) -> bytes:
-    """Code the share of values with the greatest magnitudes as plus or minus their mean magnitude.
+def encode_stc(x: Floats, cut: Cut, *, residual: Floats | None = None) -> bytes:
+    """Code the values with the greatest magnitudes as plus or minus their mean magnitude.
 
     Args:
         x: Any shape, float32, C-contiguous.
-        share: Above 0, at most 1; usually 1/25 or less.
+        cut: Which they are; usually 1/25 of all, or less.
         residual: Takes ``x`` less what is sent, of the same shape, C-contiguous; may be ``x`` itself.
 
     Raises:
-        EncodeError: ``x`` has a NaN or an infinity, or there is no such share.
+        EncodeError: A value that is taken is NaN or infinite.
     """
     flat = flat_view(x)
-    places = greatest(flat, share)
-    values = flat[places]
+    places = greatest(flat, cut)
+    values = _finite(flat[places])
     mean = np.float32(np.abs(values).mean(dtype=np.float64) if values.size else 0)
     positive = values > 0
     coded = put_places(places, flat.size)
@@ -142,7 +141,7 @@ def decode_stc_range(data: memoryview | bytes, size: int, start: int, stop: int)
     Raises:
         DecodeError: As :func:`decode_stc`.
     """
-    return _cut(*_stc(memoryview(data), size), start, stop)
+    return _ranged(*_stc(memoryview(data), size), start, stop)
 
 
 def _stc(view: memoryview, size: int) -> tuple[Integers, Floats]:
@@ -160,7 +159,13 @@ def _stc(view: memoryview, size: int) -> tuple[Integers, Floats]:
     return places, np.where(bits[: places.size], mean, -mean).astype(np.float32, copy=False)
 
 
-def _cut(places: Integers, values: Floats, start: int, stop: int) -> Floats:
+def _finite(values: Floats) -> Floats:
+    if not np.isfinite(values).all():
+        raise EncodeError("values are NaN or infinite")
+    return values
+
+
+def _ranged(places: Integers, values: Floats, start: int, stop: int) -> Floats:
     out = np.zeros(stop - start, np.float32)
     first, last = np.searchsorted(places, (start, stop))
     out[places[first:last] - start] = values[first:last]

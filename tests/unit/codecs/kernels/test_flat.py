@@ -7,15 +7,17 @@ import pytest
 
 from fedpost.codecs.kernels.blocks import decode_blocks, decode_signs, encode_blocks, encode_signs
 from fedpost.codecs.kernels.eden import decode_eden, encode_eden
+from fedpost.codecs.kernels.places import Cut
 from fedpost.codecs.kernels.sparsify import decode_stc, decode_top, encode_stc, encode_top
 from fedpost.codecs.kernels.uniform import decode_tensor, encode_tensor
 from fedpost.errors import EncodeError
 
+ALL = Cut(least=0, equal=0)
 CODERS = [
     (lambda x, **options: encode_tensor(x, 1, **options), lambda data, out: decode_tensor(data, 1, out)),
     (lambda x: encode_eden(x, 1, 1), lambda data, out: decode_eden(data, 1, out)),
-    (lambda x, **options: encode_top(x, 0.5, **options), decode_top),
-    (lambda x, **options: encode_stc(x, 0.5, **options), decode_stc),
+    (lambda x, **options: encode_top(x, ALL, **options), decode_top),
+    (lambda x, **options: encode_stc(x, ALL, **options), decode_stc),
     (lambda x: encode_blocks(x, 8), decode_blocks),
     (encode_signs, decode_signs),
 ]

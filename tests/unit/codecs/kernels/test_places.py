@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpost.codecs.kernels.blocks import encode_blocks, encode_signs
-from fedpost.codecs.kernels.places import greatest, put_places, take_places
+from fedpost.codecs.kernels.places import cuts, greatest, put_places, take_places
 from fedpost.codecs.kernels.sparsify import encode_stc, encode_top
 from fedpost.errors import EncodeError
 
@@ -38,13 +38,29 @@ def sorted_out(x, share):
 )
 def test_they_are_what_sorting_gives(x, share):
     x = x.astype(np.float32)
-    places = greatest(x, share)
+    (cut,) = cuts([x], share)
+    places = greatest(x, cut)
     assert places.tolist() == sorted_out(x, share).tolist()
     assert take_places(memoryview(put_places(places, x.size)), x.size).tolist() == places.tolist()
 
 
 def test_of_nothing_there_is_none():
-    assert greatest(np.empty(0, np.float32), 0.5).size == 0
+    nothing = np.empty(0, np.float32)
+    assert cuts([], 0.5) == []
+    assert greatest(nothing, cuts([nothing], 0.5)[0]).size == 0
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3])
+@pytest.mark.parametrize("share", [1e-6, 0.01, 0.3, 1.0])
+def test_of_many_tensors_the_greatest_of_all_are_taken(share, levels):
+    """As of one that holds them one after the other; some have none."""
+    sizes = [300_000, 0, 1, 4000, 7, 262_144, 0]
+    xs = [(RNG.standard_normal(size) * scale).astype(np.float32) for scale, size in enumerate(sizes, 1)]
+    if levels:
+        xs = [np.clip(np.rint(x), -levels, levels) for x in xs]
+    starts = np.cumsum([0, *sizes[:-1]])
+    found = [greatest(x, cut) + start for x, cut, start in zip(xs, cuts(xs, share), starts, strict=True)]
+    assert np.concatenate(found).tolist() == sorted_out(np.concatenate(xs), share).tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan])
@@ -53,14 +69,14 @@ def test_what_is_not_finite_is_refused(value, share):
     x = np.ones(600_000, np.float32)
     x[-1] = value
     with pytest.raises(EncodeError, match="NaN or infinite"):
-        greatest(x, share)
+        cuts([x], share)
 
 
 @pytest.mark.parametrize(
     ("encode", "most"),
     [
-        (lambda x: encode_top(x, 0.01), 0.45),
-        (lambda x: encode_stc(x, 0.01), 0.45),
+        (lambda x: encode_top(x, *cuts([x.reshape(-1)], 0.01)), 0.45),
+        (lambda x: encode_stc(x, *cuts([x.reshape(-1)], 0.01)), 0.45),
         (lambda x: encode_signs(x, residual=x), 0.2),
         (lambda x: encode_blocks(x, 8, seed=1), 0.45),
         (lambda x: encode_blocks(x, 4, seed=1), 0.3),

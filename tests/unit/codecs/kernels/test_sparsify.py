@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpost.codecs.kernels.places import greatest, put_places, take_places
+from fedpost.codecs.kernels.places import cuts, greatest, put_places, take_places
 from fedpost.codecs.kernels.sparsify import decode_stc, decode_top, encode_stc, encode_top
 from fedpost.errors import EncodeError
 
 SHAPES = [(), (0,), (1,), (3, 0), (30, 50), (7, 11, 13)]
+
+
+def cut(x, share):
+    return cuts([x.reshape(-1)], share)[0]
 
 
 def decoded(decode, data, shape, **options):
@@ -47,7 +51,7 @@ def test_places_are_near_the_entropy(share):
 def test_top(shape, share, width):
     x = np.random.default_rng(3).laplace(size=shape).astype(np.float32)
     residual = np.empty_like(x)
-    data = encode_top(x, share, width=width, residual=residual)
+    data = encode_top(x, cut(x, share), width=width, residual=residual)
     out = decoded(decode_top, data, shape)
     count = min(x.size, max(1, round(share * x.size)))
     assert np.count_nonzero(out) == count
@@ -61,9 +65,9 @@ def test_top(shape, share, width):
 def test_stc(shape, share):
     x = np.random.default_rng(4).laplace(size=shape).astype(np.float32)
     residual = np.empty_like(x)
-    data = encode_stc(x, share, residual=residual)
+    data = encode_stc(x, cut(x, share), residual=residual)
     out = decoded(decode_stc, data, shape)
-    places = greatest(x.reshape(-1), share)
+    places = greatest(x.reshape(-1), cut(x, share))
     sent = x.reshape(-1)[places]
     assert np.array_equal(np.flatnonzero(out), places)
     if places.size:
@@ -75,21 +79,21 @@ def test_stc(shape, share):
 @pytest.mark.parametrize(("encode", "decode"), [(encode_top, decode_top), (encode_stc, decode_stc)])
 def test_adding_and_the_residual_in_place(encode, decode):
     x = np.random.default_rng(5).laplace(size=(40, 50)).astype(np.float32)
-    data, whole = encode(x, 0.1), x.copy()
+    data, whole = encode(x, cut(x, 0.1)), x.copy()
     out = np.full_like(x, -0.0)
     decode(data, out, add=True)
     sent = decoded(decode, data, x.shape)
     assert np.array_equal(out, sent)
     assert np.signbit(out[sent == 0]).all()
-    assert encode(whole, 0.1, residual=whole) == data
+    assert encode(whole, cut(whole, 0.1), residual=whole) == data
     assert np.array_equal(whole, x - sent)
 
 
 def test_frozen_bytes():
     x = np.array([0, 5, -1, 0, 0.5, 0, -8, 0, 0, 2], np.float32)
-    assert encode_top(x, 0.3).hex() == GOLDEN_TOP
-    assert encode_top(x, 0.3, width=2).hex() == GOLDEN_TOP_HALF
-    assert encode_stc(x, 0.3).hex() == GOLDEN_STC
+    assert encode_top(x, cut(x, 0.3)).hex() == GOLDEN_TOP
+    assert encode_top(x, cut(x, 0.3), width=2).hex() == GOLDEN_TOP_HALF
+    assert encode_stc(x, cut(x, 0.3)).hex() == GOLDEN_STC
 
 
 GOLDEN_TOP = "040500000003010129010000a040000000c100000040"
@@ -97,22 +101,25 @@ GOLDEN_TOP_HALF = "02050000000301012901004500c80040"
 GOLDEN_STC = "0000a04005000000030101290105"
 
 
-@pytest.mark.parametrize("encode", [encode_top, encode_stc])
 @pytest.mark.parametrize("share", [0, -1, 1.5, math.nan])
-def test_what_is_no_share_is_refused(encode, share):
+def test_what_is_no_share_is_refused(share):
     with pytest.raises(EncodeError, match="share"):
-        encode(np.ones(5, np.float32), share)
+        cuts([np.ones(5, np.float32)], share)
 
 
 @pytest.mark.parametrize("encode", [encode_top, encode_stc])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_refused(encode, value):
+    x = np.array([1, value, 2], np.float32)
     with pytest.raises(EncodeError, match="NaN or infinite"):
-        encode(np.array([1, value, 2], np.float32), 0.5)
+        cuts([x], 0.5)
+    with pytest.raises(EncodeError, match="NaN or infinite"):
+        encode(x, cut(np.ones(3, np.float32), 0.5))
 
 
 def test_what_float16_cannot_hold_is_refused():
+    x = np.array([1, 1e6], np.float32)
     with pytest.raises(EncodeError, match="too large for float16"):
-        encode_top(np.array([1, 1e6], np.float32), 0.5, width=2)
+        encode_top(x, cut(x, 0.5), width=2)
     with pytest.raises(EncodeError, match="3 bytes"):
-        encode_top(np.ones(3, np.float32), 0.5, width=3)
+        encode_top(x, cut(x, 0.5), width=3)
