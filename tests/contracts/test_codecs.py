@@ -60,6 +60,7 @@ class LossyContract(CodecContract):
 PATTERNS = '{"[wd]*": uq(1), "*edges": dense, "half": int8, "brain": eden(2), "s*": delta, "*": topk(0.1)}'
 LOSSY = [
     *("uq(2)", "eden(1)", "eden(4)", "topk(0.1)", "stc(0.04)", "int8", "int4", "sign"),
+    *("uq(2, nonfinite=whole)", "int8(nonfinite=whole)", "auto(budget=1kB/round, nonfinite=whole)"),
     *("auto(budget=1kB/round)", "auto(budget=100MB/round)"),
     *(
         "cast(bfloat16) | int8",

@@ -30,7 +30,8 @@ def undo(update: str, notes: dict[str, Any], sent: Arrays, base: Arrays) -> Arra
         wide = {tensor: np.dtype(text.strip(">")) for tensor, text in notes["widen"].items()}
         wide |= {tensor: wide[tensor].newbyteorder(">") for tensor, text in notes["widen"].items() if text[0] == ">"}
         return {tensor: array.astype(wide.get(tensor, array.dtype)) for tensor, array in got.items()}
-    name, arguments = re.fullmatch(r"([a-z][a-z0-9]*)(?:\((.*)\))?", update).groups()  # type: ignore[union-attr]
+    usual = re.sub(r"(, )?nonfinite=whole", "", update)
+    name, arguments = re.fullmatch(r"([a-z][a-z0-9]*)(?:\((.*)\))?", usual).groups()  # type: ignore[union-attr]
     require(set(notes["whole"]) <= set(sent), "tensors for its notes")
     out: Arrays = {}
     steps = iter(notes["steps"]) if name == "uq" else iter([])
@@ -52,7 +53,7 @@ def undo(update: str, notes: dict[str, Any], sent: Arrays, base: Arrays) -> Arra
             total = old.reshape(-1).astype(wide) + change.astype(wide)
             out[tensor] = total.astype(old.dtype).reshape(old.shape)
     require(next(steps, None) is None, "a step for each vector")
-    require(arguments is None or float(arguments) > 0, "an argument")
+    require(not arguments or float(arguments) > 0, "an argument")
     return out
 
 

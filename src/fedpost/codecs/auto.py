@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -88,15 +88,18 @@ class Auto:
 
     Attributes:
         budget: Bytes of one site's message in one round; as text with a unit: ``1MB``, ``64KiB/round``.
+        nonfinite: As of ``uq``.
     """
 
     budget: int
+    nonfinite: str = field(default="refuse", kw_only=True)
 
     def __post_init__(self) -> None:
         budget = _parsed(self.budget)
         if budget is None or not 1 <= budget <= _MOST:
             raise ConfigError(f"auto: {str(self.budget)[:80]!r} is not a budget", hint="Write it like 1MB/round.")
         object.__setattr__(self, "budget", budget)
+        self._uq(LADDER[0])  # checks the other
 
     @property
     def needs_base(self) -> bool:
@@ -106,7 +109,10 @@ class Auto:
     @property
     def capabilities(self) -> Capabilities:
         """Those of ``uq``."""
-        return Uq(LADDER[0]).capabilities
+        return self._uq(LADDER[0]).capabilities
+
+    def _uq(self, scale: float) -> Uq:
+        return Uq(scale, nonfinite=self.nonfinite)
 
     def encode(
         self, tensors: Mapping[str, Array], base: Base | None = None, residual: Residual | None = None
@@ -133,7 +139,7 @@ class Auto:
             ConfigError: There is no base.
             EncodeError: A value is NaN or infinite, or an entry is not an array.
         """
-        base, changes = Uq(LADDER[0]).changes(tensors, base, residual)
+        base, changes = self._uq(LADDER[0]).changes(tensors, base, residual)
         with explained(tensors, base, residual, frozenset(changes)):
             encoding = self._encoded(tensors, base, changes, measure)
         return encoding._replace(residual={**encoding.residual, **carried(residual, tensors, changes)})
@@ -173,7 +179,7 @@ class Auto:
         return Uq(picked.scale).decode(source, notes, base)
 
     def __str__(self) -> str:
-        return f"auto(budget={_written(self.budget)}/round)"
+        return self._uq(LADDER[0]).spelled("auto", f"budget={_written(self.budget)}/round")
 
 
 def encoded_size(encoding: Encoding) -> int:

@@ -13,7 +13,7 @@ from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import EncodeError
 from fedpost.tensors import Array, TensorSource
 
-__all__ = ["Changes", "check_finite", "explained"]
+__all__ = ["Changes", "check_finite", "explained", "is_finite"]
 
 _NOT_FINITE: Final = "it has a NaN or an infinity"
 
@@ -67,10 +67,10 @@ def explained(
     except EncodeError as error:
         changes = Changes({name: tensors[name] for name in tensors if name in coded}, base.tensors, residual or {})
         for name in changes:
-            if not _is_finite(tensors[name]):
+            if not is_finite(tensors[name]):
                 raise _refused(name, _NOT_FINITE) from error
         for name, change in changes.items():
-            if not _is_finite(change):
+            if not is_finite(change):
                 raise _refused(name, "its change is too large for float32") from error
         raise
 
@@ -81,14 +81,16 @@ def check_finite(name: str, array: Array) -> None:
     Raises:
         EncodeError: It has one.
     """
-    if not _is_finite(array):
+    if not is_finite(array):
         raise _refused(name, _NOT_FINITE)
 
 
-def _is_finite(array: Array) -> bool:
+def is_finite(array: Array) -> bool:
     """Whether no value is NaN or infinite; what is no float has no such value."""
     return not array.dtype.name.startswith(("float", "bfloat")) or bool(np.isfinite(array).all())
 
 
 def _refused(name: str, what: str) -> EncodeError:
-    return EncodeError(what, where=f"tensor {name!r}", hint="Send it with the codec delta or dense.")
+    return EncodeError(
+        what, where=f"tensor {name!r}", hint="Send it with delta or dense, or as it is: nonfinite=whole."
+    )

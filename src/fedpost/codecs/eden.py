@@ -40,6 +40,7 @@ class Eden(Lossy):
     keeps_account = False
 
     def __post_init__(self) -> None:
+        Lossy.__post_init__(self)
         if str(self.bits) not in map(str, CENTROIDS):
             raise ConfigError(f"eden({self.bits}): 1 to 4 bits are possible")
         object.__setattr__(self, "bits", int(self.bits))
@@ -70,7 +71,7 @@ class Eden(Lossy):
         return decode_eden_range(data, notes["seed"], math.prod(shape), start, stop, stream=number)
 
     def __str__(self) -> str:
-        return f"eden({self.bits})"
+        return self.spelled("eden", str(self.bits))
 
 
 def seed_of(changes: Mapping[str, Floats]) -> int:

@@ -4,7 +4,8 @@ Rules: the change is ``x = tensor − base + residual``, float32; what was lost 
 keep account of it (error feedback: Seide et al. 2014; Karimireddy et al., arXiv:1901.09847). Decoding is
 ``base + decoded``, one addition an element in float32 (float64 for float64), so every machine gets the same bits. What
 is no matrix of floats and whatever the base has not in the same type and shape is sent as it is, to the bit. A
-NaN or an infinity in any tensor of floats is an error of the sender, whichever way the tensor goes.
+NaN or an infinity in any tensor of floats is an error of the sender, whichever way the tensor goes; with
+``nonfinite=whole`` such a tensor is sent as it is.
 
 On the wire a coded tensor is a vector of bytes; its type and shape are those of the base. Notes: ``base``, the digest
 of the base; ``whole``, the names of what is sent as it is; and the codec's own.
@@ -16,13 +17,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
 
 import ml_dtypes
 import numpy as np
 
 from fedpost.codecs.added import CHUNK, Added, added
-from fedpost.codecs.changes import Changes, check_finite, explained
+from fedpost.codecs.changes import Changes, check_finite, explained, is_finite
 from fedpost.codecs.codec import Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
 from fedpost.errors import ConfigError, DecodeError, EncodeError
@@ -32,23 +34,39 @@ from fedpost.tensors.format import name_of
 __all__ = ["MATRIX", "Lossy", "SelfContained", "laid_out", "located", "number_text", "ranks_of"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
+_REFUSE, _WHOLE = "refuse", "whole"
 MATRIX: Final = 2
 """Dimensions from which a tensor is a matrix: its first one by all the others. Of fewer it is a vector."""
 _LEAST_BYTES, _MOST_BYTES = 64, 32
 """Bytes of a coded tensor are at most this much an element and those, whatever the codec; mostly below one."""
 
 
+@dataclass(frozen=True, slots=True)
 class Lossy(ABC):
-    """A codec of changes; subclasses are frozen dataclasses that say how one tensor's change becomes bytes."""
+    """A codec of changes; subclasses are frozen dataclasses that say how one tensor's change becomes bytes.
 
-    __slots__ = ()
+    Attributes:
+        nonfinite: What becomes of a tensor with a NaN or an infinity in it or in its change: ``refuse`` makes it an
+            error, ``whole`` sends it as it is, to the bit.
+    """
 
-    keeps_account: bool = True
+    nonfinite: str = field(default=_REFUSE, kw_only=True)
+
+    keeps_account: ClassVar[bool] = True
     """Whether what was lost is added to the next update."""
-    codes_vectors: bool = False
+    codes_vectors: ClassVar[bool] = False
     """Whether tensors of one dimension, or none, are coded too; else they are sent as they are."""
-    unbiased: bool = False
+    unbiased: ClassVar[bool] = False
     """Whether what is decoded is right on average."""
+
+    def __post_init__(self) -> None:
+        if self.nonfinite not in (_REFUSE, _WHOLE):
+            raise ConfigError(f"nonfinite={self.nonfinite!r:.80} is not possible", hint="It is refuse or whole.")
+
+    def spelled(self, name: str, *arguments: str) -> str:
+        """The codec's text: its name with its arguments, and with the option where it is not the usual one."""
+        given = (*arguments, *([f"nonfinite={_WHOLE}"] if self.nonfinite == _WHOLE else []))
+        return f"{name}({', '.join(given)})" if given else name
 
     @property
     def needs_base(self) -> bool:
@@ -168,6 +186,7 @@ class Lossy(ABC):
         """The base, and what changed of each tensor that is coded, in memory of its own.
 
         Of a codec that keeps no account each is made whenever it is asked for, so that there is one at a time.
+        One that is not finite is not among them where such tensors are sent as they are.
 
         Raises:
             ConfigError: There is no base.
@@ -184,10 +203,14 @@ class Lossy(ABC):
             and self._codes(old[name], array.dtype, array.shape)
             and not self.stays_whole(name, array, base.tensors)
         }
-        for name, array in tensors.items():
-            if name not in coded:
-                check_finite(name, array)
         changes = Changes(coded, base.tensors, residual or {})
+        if self.nonfinite == _WHOLE:
+            finite = {name: coded[name] for name, change in changes.items() if is_finite(change)}
+            changes = Changes(finite, base.tensors, residual or {})
+        else:
+            for name, array in tensors.items():
+                if name not in coded:
+                    check_finite(name, array)
         return base, dict(changes) if self.keeps_account else changes
 
     def book_rounding(
@@ -262,10 +285,9 @@ class Lossy(ABC):
         return self.codes_vectors or len(shape) >= MATRIX
 
 
+@dataclass(frozen=True, slots=True)
 class SelfContained(Lossy):
     """A codec whose bytes are read without any notes; subclasses name the functions that read them."""
-
-    __slots__ = ()
 
     @staticmethod
     @abstractmethod

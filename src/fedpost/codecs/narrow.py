@@ -57,7 +57,7 @@ class _Blocks(SelfContained):
         return notes
 
     def __str__(self) -> str:
-        return f"int{self.bits}"
+        return self.spelled(f"int{self.bits}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Sign(SelfContained):
         return encode_signs(change, residual=lost)
 
     def __str__(self) -> str:
-        return "sign"
+        return self.spelled("sign")
 
 
 CODECS.register("int8", Int8)

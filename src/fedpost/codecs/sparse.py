@@ -25,7 +25,7 @@ from fedpost.codecs.kernels.sparsify import (
     encode_stc,
     encode_top,
 )
-from fedpost.codecs.lossy import SelfContained, number_text
+from fedpost.codecs.lossy import Lossy, SelfContained, number_text
 from fedpost.errors import ConfigError
 
 __all__ = ["Stc", "TopK"]
@@ -44,6 +44,7 @@ class _Share(SelfContained):
     share: float
 
     def __post_init__(self) -> None:
+        Lossy.__post_init__(self)
         try:
             share = float(self.share)
         except (ValueError, OverflowError):
@@ -72,7 +73,7 @@ class TopK(_Share):
         return encode_top(change, notes[_CUTS][number], residual=lost)
 
     def __str__(self) -> str:
-        return f"topk({number_text(self.share)})"
+        return self.spelled("topk", number_text(self.share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Stc(_Share):
         return encode_stc(change, notes[_CUTS][number], residual=lost)
 
     def __str__(self) -> str:
-        return f"stc({number_text(self.share)})"
+        return self.spelled("stc", number_text(self.share))
 
 
 CODECS.register("topk", TopK)

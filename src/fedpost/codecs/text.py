@@ -58,7 +58,7 @@ def codec_names(codec: Codec) -> frozenset[str]:
 
 
 def codec_config(codec: Codec | Rc) -> dict[str, Any]:
-    """A codec as JSON: ``{"codec": "uq", "scale": 2.0}``.
+    """A codec as JSON: ``{"codec": "uq", "scale": 2.0}``; what is as usual is left out.
 
     A chain has ``stages``, a list of such mappings; patterns are pairs, since their order counts.
 
@@ -72,8 +72,8 @@ def codec_config(codec: Codec | Rc) -> dict[str, Any]:
             return {"codec": "patterns", "patterns": [[pattern, codec_config(one)] for pattern, one in patterns]}
     if not dataclasses.is_dataclass(codec):
         raise ConfigError(f"the update codec {codec} is not a dataclass")
-    fields = {field.name: getattr(codec, field.name) for field in dataclasses.fields(codec) if field.init}
-    return {"codec": parse_call(str(codec))[0], **fields}
+    values = {field: getattr(codec, field.name) for field in dataclasses.fields(codec) if field.init}
+    return {"codec": parse_call(str(codec))[0], **{f.name: value for f, value in values.items() if value != f.default}}
 
 
 def codec_of(config: object) -> Codec:
@@ -147,9 +147,8 @@ def _make(name: str, given: list[str] | tuple[()], named: Mapping[str, Any], tex
     try:
         return make(*given, **named)
     except TypeError as error:
-        takes = (
-            [field.name for field in dataclasses.fields(make) if field.init] if dataclasses.is_dataclass(make) else []
-        )
+        fields = dataclasses.fields(make) if dataclasses.is_dataclass(make) else ()
+        takes = [field.name for field in sorted(fields, key=lambda field: bool(field.kw_only)) if field.init]
         what = f"its arguments are: {', '.join(takes)}" if takes else "it has no arguments"
         raise ConfigError(f"update codec {text[:200]!r}: {what}") from error
 

@@ -51,6 +51,7 @@ class Uq(Lossy):
     codes_vectors = True
 
     def __post_init__(self) -> None:
+        Lossy.__post_init__(self)
         try:
             scale = float(self.scale)
         except (ValueError, OverflowError):
@@ -112,7 +113,7 @@ class Uq(Lossy):
             return bool((array >= 0).all() and (base.read(name, 0, array.size) >= 0).all())
 
     def __str__(self) -> str:
-        return f"uq({number_text(self.scale)})"
+        return self.spelled("uq", number_text(self.scale))
 
 
 def _step(notes: Mapping[str, Any], number: int, rank: int) -> float:
@@ -170,7 +171,7 @@ class Moments:
                 raise EncodeError(
                     "it has a NaN or an infinity",
                     where=f"tensor {name!r}",
-                    hint="Send it with the codec delta or dense.",
+                    hint="Send it with delta or dense, or as it is: nonfinite=whole.",
                 )
             moment = Moment(square, change.size, greatest)
             if change.ndim < MATRIX:

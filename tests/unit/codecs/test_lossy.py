@@ -25,6 +25,7 @@ IMPOSSIBLE = [
     *("uq", "uq()", "uq(0)", "uq(-1)", "uq(17)", "uq(nan)", "uq(inf)", "uq(two)", "uq(1,2)"),
     *("eden", "eden(0)", "eden(5)", "eden(1.5)", "topk", "topk(0)", "topk(1.1)", "topk(-0.1)", "topk(nan)"),
     *("stc(0)", "stc(x)", "int8(4)", "int4(1)", "sign(1)"),
+    *("uq(2, nonfinite=)", "uq(2, nonfinite=yes)", "uq(2, whole)", "sign(nonfinite=Whole)", "auto(1MB, nonfinite=no)"),
 ]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
@@ -413,6 +414,39 @@ def test_a_change_that_float32_cannot_hold_is_told_as_such(spec):
         codec.encode(new, Base.of({"v": new["v"], "w": -new["w"]}))
     assert caught.value.where == "tensor 'w'"
     assert "NaN" not in caught.value.what
+
+
+@pytest.mark.parametrize("spec", [*ALL, "auto(20kB)", "cast(bfloat16) | uq(2)", "cast(bfloat16) | int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_let_through_to_the_bit_where_that_was_asked_for(spec, value):
+    """Also where only the base is not finite, or the change is too large; the account of such a tensor waits."""
+    head, _, last = spec.rpartition(" | ")
+    name, _, arguments = last.rstrip(")").partition("(")
+    last = f"{name}({', '.join([*filter(None, [arguments]), 'nonfinite=whole'])})"
+    codec = parse_codec(" | ".join([*filter(None, [head]), last]))
+    names = ("fine", "wrong", "healed", "large", "half")
+    new = {name: noise(40, 30, seed=seed).astype(np.float32) for seed, name in enumerate(names)}
+    old = {name: array + np.float32(0.01) * noise(40, 30, seed=9).astype(np.float32) for name, array in new.items()}
+    new["half"], old["half"] = new["half"].astype(np.float16), old["half"].astype(np.float16)
+    new |= {"vector": np.array([-1, value], np.float32), "unknown": np.array([[value]], np.float32)}
+    old |= {"vector": np.ones(2, np.float32)}
+    new["wrong"][4, 5] = new["half"][3, 3] = old["healed"][4, 5] = value
+    new["large"][0, 0], old["large"][0, 0] = 3e38, -3e38
+    new["wrong"].view(np.uint32)[7, 7] = 0xFFA00001  # a NaN that signals
+    residual = {name: noise(40, 30, seed=8).astype(np.float32) for name in names}
+    source, lost = sent(codec, new, Base.of(old), residual)
+    got = source.arrays()
+    whole = new.keys() - {"fine"}
+    if "cast" in spec and not codec.capabilities.stateful:  # the cast is the first
+        whole -= {"wrong", "healed", "large"}
+        assert np.isnan(got["wrong"][7, 7])
+    for name in whole:
+        assert got[name].tobytes() == new[name].tobytes(), name
+    assert got["fine"].tobytes() != new["fine"].tobytes()
+    if codec.capabilities.stateful:
+        assert not np.array_equal(lost["fine"], residual["fine"])
+        for name in ("wrong", "healed", "large", "half"):
+            assert lost[name] is residual[name]
 
 
 def test_a_change_that_float32_cannot_hold_is_refused_by_name(codec):

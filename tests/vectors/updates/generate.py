@@ -10,6 +10,7 @@ makes the same steps. The models:
 - blocks: more than a block, for codecs whose blocks are small or whose bytes are many
 - sparse: more than a block of the others, of half a million elements, with few changes
 - classes: rows or columns or both of different strength, each way to code where the changes are
+- holes: a NaN and infinities
 - dense: changes that are mostly not zero, and many steps large
 """
 
@@ -35,7 +36,7 @@ SMALL_BLOCKS = ("eden(1)", "eden(2)", "eden(3)", "int8", "int4", "sign")
 
 
 def stem_of(codec: str, model: str = "plain") -> str:
-    name = codec.replace(" | ", "_").translate(str.maketrans("(.", "__", ")"))
+    name = codec.replace(" | ", "_").replace(", nonfinite=", "_").translate(str.maketrans("(.", "__", ")"))
     return name if model == "plain" else f"{model}_{name}"
 
 
@@ -46,6 +47,7 @@ CASES = {
         *((codec, "edges") for codec in CODECS),
         *((codec, "blocks") for codec in SMALL_BLOCKS),
         *((NARROW, "plain"), (NARROW, "edges"), ("cast(bfloat16) | delta", "plain")),
+        ("uq(2, nonfinite=whole)", "holes"),
         *(("uq(1)", "classes"), ("uq(2)", "sparse"), ("topk(0.001)", "sparse"), ("stc(0.001)", "sparse")),
         *(
             ("uq(0.05)", "dense"),
@@ -187,9 +189,18 @@ def dense() -> tuple[Arrays, Arrays, Arrays]:
     return old, new, {}
 
 
+def holes() -> tuple[Arrays, Arrays, Arrays]:
+    """What is not finite: in a tensor, in a vector, in the base alone."""
+    old = noisy(dict.fromkeys(("fine", "nan", "healed"), ("float32", (9, 8))), "holes")
+    old["vector"] = noise("holes vector", 5).astype(np.float32)
+    new = {name: (array + noise(f"new {name}", *array.shape) / 8).astype(np.float32) for name, array in old.items()}
+    new["nan"][3, 4], new["vector"][1], old["healed"][5, 6] = np.nan, -np.inf, np.inf
+    return old, new, {name: (noise(f"lost {name}", 9, 8) / 32).astype(np.float32) for name in ("fine", "nan")}
+
+
 def model_of(name: str) -> tuple[Arrays, Arrays, Arrays]:
     """Base, update and residual."""
-    models = {"edges": edges, "blocks": blocks, "sparse": sparse, "classes": classes, "dense": dense}
+    models = {"edges": edges, "blocks": blocks, "sparse": sparse, "classes": classes, "dense": dense, "holes": holes}
     return models[name]() if name in models else (base(), update(), residual())
 
 
