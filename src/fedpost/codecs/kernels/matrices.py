@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedpost.codecs.kernels.bits import BitReader, BitWriter, Integers
+from fedpost.codecs.kernels.bits import BitReader, BitWriter, Integers, differences
 from fedpost.codecs.kernels.subsets import put_subset, put_symbols, take_subset, take_symbols
 from fedpost.errors import DecodeError
 
@@ -83,7 +83,7 @@ class _Axis:
         counts = np.bincount(symbols, minlength=1)
         counts[0] = 0
         order = np.argsort(symbols.astype(np.uint8), kind="stable")
-        values = np.flatnonzero(counts)
+        values = counts.nonzero()[0]
         return cls(symbols, values, counts[values], order[symbols.size - int(counts.sum()) :])
 
     @classmethod
@@ -108,9 +108,10 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """The rectangles in their order: where each starts, its groups, and the sizes of the classes."""
+    """The rectangles in their order: where each starts, its size, its groups, and the sizes of the classes."""
 
     starts: Integers
+    sizes: Integers
     rows: Integers
     columns: Integers
     classes: Integers
@@ -121,10 +122,10 @@ class _Cells:
         sums = (rows.values[:, None] + columns.values[None]).reshape(-1)
         order = np.argsort(sums, kind="stable")
         sizes = np.multiply.outer(rows.sizes, columns.sizes).reshape(-1)[order]
-        heads = np.flatnonzero(np.diff(sums[order], prepend=-1))
+        heads = differences(sums[order], -1).nonzero()[0]
         row, column = np.divmod(order, max(columns.values.size, 1))
         classes = np.add.reduceat(sizes, heads) if heads.size else sizes
-        return cls(np.cumsum(sizes) - sizes, row, column, classes, int(sizes.sum()))
+        return cls(np.cumsum(sizes) - sizes, sizes, row, column, classes, int(sizes.sum()))
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,7 +143,7 @@ def pack_matrix(sparse: Sparse, rows: int, columns: int) -> bytes:
     if sparse.cells.size < _SMALL:
         return _pack_plain(writer, sparse, rows * columns)
     bounds = np.searchsorted(sparse.cells, np.arange(rows + 1) * columns)
-    counts = np.diff(bounds)
+    counts = bounds[1:] - bounds[:-1]
     row = np.repeat(np.arange(rows), counts)
     column = sparse.cells - row * columns
     magnitudes = np.abs(sparse.values)
@@ -181,8 +182,11 @@ def pack_matrix(sparse: Sparse, rows: int, columns: int) -> bytes:
 
 def _within(values: Floats, bounds: Integers) -> Integers:
     """Sums of what is between the bounds."""
-    sums = np.concatenate(([0], np.cumsum(values)))
-    return np.diff(sums[bounds])
+    sums = np.zeros(values.size + 1, np.int64)
+    np.cumsum(values, out=sums[1:])
+    upto = sums[bounds]
+    within: Integers = upto[1:] - upto[:-1]
+    return within
 
 
 def _pack_plain(writer: BitWriter, sparse: Sparse, size: int) -> bytes:
@@ -275,7 +279,7 @@ def _cost(cells: Floats, used: Floats, totals: Floats) -> float:
 
 def _subset_cost(sizes: Floats, counts: Floats) -> float:
     """Bits of a subset: its entropy, and the counts."""
-    share = np.clip(counts / np.maximum(sizes, 1), 1e-12, 1 - 1e-12)
+    share = np.minimum(np.maximum(counts / np.maximum(sizes, 1), 1e-12), 1 - 1e-12)
     entropy = -sizes * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
     return float(entropy.sum() + np.log2(sizes + 1).sum())
 
@@ -317,7 +321,7 @@ def unpack_matrix(data: memoryview, rows: int, columns: int) -> Sparse:
         row = found = places  # the row is asked for only with signs
     if data[0] & _SIGNS:
         shares = np.zeros(rows, np.uint8)
-        live = np.flatnonzero(row_axis.symbols)
+        live = row_axis.symbols.nonzero()[0]
         shares[live] = symbols = take_symbols(reader, live.size)
         if symbols.max(initial=0) >= _SIGN_CLASSES:
             raise DecodeError("no such class of signs")
@@ -336,7 +340,7 @@ def unpack_matrix(data: memoryview, rows: int, columns: int) -> Sparse:
 
 def _found(places: Integers, rows: _Axis, columns: _Axis, cells: _Cells) -> tuple[Integers, Integers]:
     """Row and column of each place; the inverse of :func:`_places`."""
-    within = np.diff(np.searchsorted(places, cells.starts), append=places.size)
+    within = differences(np.searchsorted(places, cells.starts + cells.sizes), 0)
     inside = places - np.repeat(cells.starts, within)
     row, column = np.divmod(inside.astype(np.uint32), np.repeat(columns.sizes[cells.columns].astype(np.uint32), within))
     row_of = rows.order[row + np.repeat(rows.starts()[cells.rows], within)]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedpost.codecs.kernels.bits import BitReader, BitWriter, Integers, bit_lengths
+from fedpost.codecs.kernels.bits import BitReader, BitWriter, Integers, bit_lengths, differences
 from fedpost.errors import DecodeError
 
 __all__ = ["put_subset", "put_symbols", "rice_parameters", "take_subset", "take_symbols"]
@@ -49,14 +49,14 @@ def put_subset(writer: BitWriter, bits: Bits, sizes: Integers) -> tuple[Integers
         The positions of the ones, and how many each class has.
     """
     ends = np.cumsum(sizes)
-    ones = np.flatnonzero(bits)
+    ones = bits.nonzero()[0]
     upto = np.searchsorted(ones, ends)
-    counts = np.diff(upto, prepend=0)
+    counts = differences(upto, 0)
     writer.plain(counts, bit_lengths(sizes))
     positions, rare = ones, counts
     flipped = 2 * counts > sizes
     if flipped.any():
-        positions = np.flatnonzero(bits ^ np.repeat(flipped, sizes))
+        positions = (bits ^ np.repeat(flipped, sizes)).nonzero()[0]
         rare = np.where(flipped, sizes - counts, counts)
     gaps = positions.copy()
     gaps[1:] -= positions[:-1] + 1
@@ -100,7 +100,7 @@ def take_subset(reader: BitReader, sizes: Integers) -> tuple[Integers, Integers]
         bits = np.zeros(int(sizes.sum()), np.bool_)
         bits[positions] = True
         bits ^= np.repeat(flipped, sizes)
-        positions = np.flatnonzero(bits)
+        positions = bits.nonzero()[0]
     return positions, counts
 
 

@@ -62,7 +62,7 @@ def quantize(x: Floats, step: float) -> Sparse:
         chunk = x[start : start + _CHUNK]
         magnitudes = np.abs(chunk, out=buffer[: chunk.size])
         greatest = np.maximum(greatest, magnitudes.max())  # propagates NaN
-        found.append(np.flatnonzero(np.greater_equal(magnitudes, least, out=mask[: chunk.size])) + start)
+        found.append(np.greater_equal(magnitudes, least, out=mask[: chunk.size]).nonzero()[0] + start)
     with np.errstate(over="ignore"):
         if not greatest / step32 < MAX_MAGNITUDE - 1:
             what = "the step is too small for the values" if np.isfinite(greatest) else "values are NaN or infinite"
