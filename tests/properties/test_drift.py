@@ -457,6 +457,25 @@ class Narrow(Drift):
     up, down = "cast(bfloat16) | uq(1)", "cast(bfloat16) | uq(2)"
 
 
+def test_a_registration_of_an_earlier_start_that_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes after that of the process that is there, which has another account."""
+    monkeypatch.setattr(logging.getLogger("fedpost.site"), "disabled", True)
+    machine = Drift()
+    try:
+        machine.die("a")
+        machine.start("a", keeps=True)
+        held, machine.medium[:] = list(machine.medium), []
+        machine.die("a")
+        machine.start("a", keeps=True)
+        machine.everything_arrives()
+        machine.medium += held
+        machine.a_whole_round(training=True)
+        assert all(peer.counted == machine.place for peer in machine.roster.peers.values())
+        machine.both_sides_agree_on_what_was_acknowledged()
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.parametrize("machine", [Drift, Exact, Stateless, Mixed, Narrow])
 def test_nothing_drifts_whatever_happens(machine: type[Drift], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("fedpost.site"), "disabled", True)

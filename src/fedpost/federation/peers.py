@@ -29,6 +29,7 @@ class Peer:
             one.
         served: Whether it was ever sent a version.
         wants_model: Whether it asked for the final model.
+        registered: When its latest start registered, in seconds since the epoch by its own clock.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Peer:
     counted: tuple[int, int] | None = None
     holds: tuple[bytes, ...] = ()
     served: bool = False
+    registered: float = 0.0
 
     @property
     def available(self) -> bool:

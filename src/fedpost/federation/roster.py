@@ -1,7 +1,8 @@
 """Who takes part: sites come in, come back, and are refused.
 
 Rules: a registration that was said before changes nothing; a site that was started again is a new session of the same
-site, and has its account still if it says so.
+site, and has its account still if it says so. One of an earlier start that was held up, and comes after that, is stale:
+taken for the newest, it would have updates counted to the account of a process that is no more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from fedpost.errors import ProtocolError
+from fedpost.errors import ProtocolError, StaleError
 from fedpost.federation.host import SERVER
 from fedpost.federation.outbox import Outbox
 from fedpost.federation.peers import Peer
@@ -18,6 +19,12 @@ from fedpost.protocol import Message, MessageType, Registration, RegistrationRep
 from fedpost.telemetry import Telemetry
 
 __all__ = ["Roster"]
+
+_HELD_UP: Final = 600.0
+"""Seconds by which a registration may be older than the latest and is taken for one of an earlier start.
+
+What is older still comes of a clock that was set back, which must not keep a site out.
+"""
 
 
 class Roster:
@@ -53,6 +60,7 @@ class Roster:
 
         Raises:
             ProtocolError: The site is refused; it was told why.
+            StaleError: An earlier start of the site said it.
             TransportError: The answer cannot be sent.
         """
         body, name = message.body, message.envelope.sender
@@ -65,9 +73,13 @@ class Roster:
             self._refuse(name, body, reason)
             raise ProtocolError(reason)
         known = self.peers.get(name)
-        if known is not None and known.session_id == body.session and known.session.state is not SessionState.LEFT:
-            return False  # said again; the reply is on its way
+        if known is not None and known.session.state is not SessionState.LEFT:
+            if known.session_id == body.session:
+                return False  # said again; the reply is on its way
+            if 0 < known.registered - message.envelope.sent < _HELD_UP:
+                raise StaleError("stale: an earlier start of the site wants to take part")
         peer = _registering(name, body)
+        peer.registered = message.envelope.sent
         try:
             peer.agreement = agree(self._pipelines, body.offer)
         except ProtocolError as error:
