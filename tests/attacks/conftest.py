@@ -107,7 +107,7 @@ def confine(tmp_path_factory: pytest.TempPathFactory) -> Confine:
             cases.append((label, str(path)))
         script = Path(__file__).with_name("confine.py")
         done = subprocess.run(
-            [sys.executable, script], input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=120
+            [sys.executable, script], input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=280
         )
         assert not done.returncode, done.stderr
         results: dict[str, dict[str, Any]] = json.loads(done.stdout)

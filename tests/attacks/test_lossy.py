@@ -235,7 +235,7 @@ def test_a_tiny_frame_takes_no_memory(tmp_path):
         path.write_bytes(data)
         paths.append(str(path))
     done = subprocess.run(
-        [sys.executable, "-c", _CELL], input=json.dumps(paths), capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", _CELL], input=json.dumps(paths), capture_output=True, text=True, check=False, timeout=280
     )
     assert not done.returncode, done.stderr
     outcomes = json.loads(done.stdout)

@@ -344,7 +344,7 @@ def outcomes(tmp_path_factory):
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=280,
     )
     assert not done.returncode, done.stderr
     return json.loads(done.stdout)
@@ -411,7 +411,7 @@ print(accepted, refused)
 
 
 def test_mutated_arrow_streams_are_refused_or_read_and_never_fatal():
-    done = subprocess.run([sys.executable, "-c", MUTATE], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([sys.executable, "-c", MUTATE], capture_output=True, text=True, check=False, timeout=280)
     assert not done.returncode, done.stderr[-2000:]
     accepted, refused = map(int, done.stdout.split())
     assert accepted + refused == 5000

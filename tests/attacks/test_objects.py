@@ -594,7 +594,7 @@ def outcomes(forge, tmp_path_factory):
         (folder / str(number)).write_bytes(data)
         cases.append((label, str(folder / str(number))))
     done = subprocess.run(
-        [sys.executable, "-c", CELL], input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-c", CELL], input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=280
     )
     assert not done.returncode, done.stderr[-3000:]
     return json.loads(done.stdout)

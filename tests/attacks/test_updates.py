@@ -471,7 +471,7 @@ def test_a_process_without_memory_to_spare_refuses_them():
     assert len(frames[1]) < 4000
     sizes = ",".join(str(len(frame)) for frame in frames)
     done = subprocess.run(
-        [sys.executable, "-c", _CELL, sizes], input=b"".join(frames), capture_output=True, check=False, timeout=120
+        [sys.executable, "-c", _CELL, sizes], input=b"".join(frames), capture_output=True, check=False, timeout=280
     )
     assert (done.returncode, done.stdout.decode().split()) == (0, ["refused"]), done.stderr.decode()
 

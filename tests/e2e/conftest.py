@@ -233,7 +233,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         try:
             (base / f"{name}.lock").touch(exist_ok=False)
         except FileExistsError:
-            wait_for(done.exists, name, 180)
+            wait_for(done.exists, name, 280)
         else:
             try:
                 make(folder)

@@ -25,7 +25,7 @@ _CASES = ("encode", "decode", "memory", "formats", "hashes", "names", "many", "l
 
 def _run(*arguments: object) -> str:
     done = subprocess.run(
-        [sys.executable, str(_RUN), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(_RUN), *map(str, arguments)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

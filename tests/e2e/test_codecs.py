@@ -20,7 +20,7 @@ def digits(workspace, *settings):
     """The digits example with other settings, run to its end."""
     for name in ("app.py", "run.yaml"):
         (workspace.folder / name).write_bytes((ROOT / "examples/digits" / name).read_bytes())
-    workspace.start("run", "run.yaml", *(word for one in settings for word in ("--set", one))).ok(180)
+    workspace.start("run", "run.yaml", *(word for one in settings for word in ("--set", one))).ok(280)
     return workspace.runs()[-1]
 
 

@@ -49,7 +49,7 @@ print(json.dumps({"peak": peak, "code": code or 0}), file=sys.stderr)
 def measured(*arguments):
     """Exit code, and peak of anonymous memory in MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", _CHILD, *map(str, arguments)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stderr.splitlines()[-1])
@@ -131,7 +131,7 @@ def test_a_full_disk_is_told_in_a_line(tmp_path):
         [sys.executable, "-c", code, "convert", tmp_path / "in.npz", tmp_path / "out.fedwt"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 1

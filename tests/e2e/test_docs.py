@@ -106,7 +106,7 @@ def test_tutorial(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("\n".join(python[:2]))
     (tmp_path / "run.yaml").write_text(next(text for language, text in found if language == "yaml"))
     command = [sys.executable, "-m", "fedpost", "run", "run.yaml", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["rounds"][-1]["metrics"]["accuracy"] > 0.95

@@ -67,7 +67,7 @@ def growth(folder, count, spec):
         [sys.executable, "-c", _CHILD, str(folder), str(count), spec, str(MODEL_MIB * MIB // 4)],
         check=False,
         capture_output=True,
-        timeout=200,
+        timeout=280,
     )
     assert out.returncode == 0, out.stderr.decode()
     found = json.loads(out.stdout)

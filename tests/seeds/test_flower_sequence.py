@@ -129,11 +129,11 @@ def recorded(tmp_path):
         thread.start()
         hosts.append(thread)
     settings = ServerSettings(
-        run="flower", name="flower", rounds=ROUNDS, folder=tmp_path, pipelines=PIPELINES, round_timeout=30
+        run="flower", name="flower", rounds=ROUNDS, folder=tmp_path, pipelines=PIPELINES, round_timeout=60
     )
     result = Server(Tapped(open_endpoint(url, "server"), messages), Recording(calls), settings, Telemetry()).run()
     for thread in hosts:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     return calls, messages, result
 

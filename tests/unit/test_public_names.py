@@ -148,7 +148,7 @@ def test_a_static_reader_sees_the_same_names():
 
 
 def fresh(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=280)
     return done.stdout.split()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import fedpost
 
-HOLD_SECONDS = 60
+HOLD_SECONDS = 240
 
 
 class Adding(fedpost.NumPyClient):

@@ -11,7 +11,7 @@ import numpy as np
 
 import fedpost
 
-HOLD_SECONDS = 60
+HOLD_SECONDS = 240
 SHAPE = (300, 100)
 
 

@@ -45,7 +45,7 @@ def ran(tmp_path_factory):
     for codec, seed in SETTINGS:
         said = ["--set", f"update={{FitRes: {codec}}}", "--set", f"seed={seed}"]
         command = [sys.executable, "-m", "fedpost", "run", "run.yaml", "--json", *said]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr
     return folder / "runs"
 

@@ -1,11 +1,15 @@
-"""FOBS of both: NVFLARE's own and ours."""
+"""FOBS of both, NVFLARE's own and ours; and servers of requests whose time goes by when the test says so."""
 
 from __future__ import annotations
 
 import importlib
+import time
 import warnings
+from datetime import datetime, timedelta
 
 import pytest
+
+from fedpost.compat.syft_rpc import endpoints
 
 
 @pytest.fixture(params=["nvflare.fuel.utils.fobs", "fedpost.compat.fobs"], ids=["nvflare", "fedpost"])
@@ -49,3 +53,20 @@ def decomposer(fobs):
         return Made
 
     return make_decomposer
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A function after which it is two hours later for whoever answers requests."""
+    now = time.time
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=2)
+
+    def go():
+        monkeypatch.setattr(time, "time", lambda: now() + 7200)
+        monkeypatch.setattr(endpoints, "datetime", Later)
+
+    return go

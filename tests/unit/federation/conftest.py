@@ -1,4 +1,8 @@
-"""A server in a thread, and puppets: sites whose every frame the test writes itself."""
+"""A server in a thread, and puppets: sites whose every frame the test writes itself.
+
+How long a round may take is the test's to say, not the machine's: nothing here waits for less than a minute, and
+``federation.time_goes_by()`` ends what the server waits for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ import pytest
 
 from fedpost.blobs import MemoryBlobStore
 from fedpost.codecs import Base
-from fedpost.federation import FedAvg, RunResult, Server, ServerSettings, SiteHost, Strategy
+from fedpost.federation import FedAvg, RunResult, Server, ServerSettings, SiteHost, Strategy, exchange
 from fedpost.federation.client import AnyClient
 from fedpost.federation.pipelines import offered
 from fedpost.frame import DEFAULT_LIMITS, Frame, Limits
@@ -41,7 +45,7 @@ from fedpost.protocol import (
 from fedpost.telemetry import Event, Record, Telemetry, Transfer
 from fedpost.transports import Endpoint, mailbox, open_endpoint
 
-WAIT = 20.0
+WAIT = 60.0
 MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "steps": np.array(3, np.int64)}
 
 
@@ -73,6 +77,16 @@ class Records:
             came = self._changed.wait_for(lambda: len(self.events(name, site)) >= count, WAIT)
         assert came, f"no {name} of {site}: {[r for r in self.all if isinstance(r, Event)]}"
         return self.events(name, site)[count - 1]
+
+
+class Clock:
+    """The server's time: the real one, and what a test has added to it."""
+
+    def __init__(self) -> None:
+        self.added = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.added
 
 
 class Loose:
@@ -249,10 +263,15 @@ class Federation:
         self.folder = folder
         self.name = f"test-{uuid.uuid4().hex}"
         self.records = Records()
+        self.clock = Clock()
         self.server: Thread | None = None
 
     def endpoint(self, address: str, limits: Limits = DEFAULT_LIMITS) -> Endpoint:
         return open_endpoint(f"memory://{self.name}", address, limits=limits)
+
+    def time_goes_by(self) -> None:
+        """The server has waited long enough for whatever it waits for; it looks at its clock every second."""
+        self.clock.added += WAIT
 
     @property
     def store(self) -> MemoryBlobStore:
@@ -305,5 +324,6 @@ def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fede
     # Sites log what their clients raise, and some of it cannot be encoded into a test report.
     monkeypatch.setattr(logging.getLogger("fedpost.site"), "disabled", True)
     run = Federation(tmp_path)
+    monkeypatch.setattr(exchange, "time", run.clock)
     yield run
     mailbox._MEMORY.pop(run.name, None)

@@ -294,7 +294,7 @@ def test_the_server_says_what_counted_last(federation):
     federation.serve(
         FedAvg(initial_parameters=model(), min_fit_clients=1, min_available_clients=2),
         rounds=4,
-        round_timeout=0.5,
+        round_timeout=60,
         pipelines=pipelines("uq(2)"),
     )
     one, other = Lossy(federation.puppet("one")), Lossy(federation.puppet("other"))
@@ -305,6 +305,8 @@ def test_the_server_says_what_counted_last(federation):
     second, late = one.puppet.command(), other.puppet.command()
     assert (second.body.acknowledged, late.body.acknowledged) == ((1, 1), (1, 1))
     one.train(second)
+    federation.records.wait("result_accepted", "one", 2)
+    federation.time_goes_by()
     third = one.puppet.command()  # so the second round is over without the other
     other.train(late)
     federation.records.wait("result_refused", "other")
@@ -323,7 +325,7 @@ def test_a_repeated_attempt_does_not_count_the_first(federation):
     federation.serve(
         FedAvg(initial_parameters=model(), min_fit_clients=2, min_available_clients=2),
         attempts=2,
-        round_timeout=30,
+        round_timeout=60,
         rounds=2,
         pipelines=pipelines("uq(2)"),
     )
@@ -349,7 +351,7 @@ def test_a_site_that_started_again_has_an_account_of_its_own(federation):
     federation.serve(
         FedAvg(initial_parameters=model(), min_fit_clients=2, min_available_clients=2),
         rounds=2,
-        round_timeout=30,
+        round_timeout=60,
         pipelines=pipelines("uq(2)"),
     )
     one, other = Lossy(federation.puppet("one")), Lossy(federation.puppet("other"))

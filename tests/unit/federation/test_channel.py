@@ -80,7 +80,7 @@ def test_a_site_refuses_messages_that_are_not_the_server_s(federation):
     puppet.send(RunEnd(status="finished"), recipient="a")
     puppet.endpoint = _To(real, "a")
     puppet.send(RunEnd(status="finished"), recipient="a", sender="server", run="another")  # dropped: not its run
-    federation.serve(register_timeout=5)
+    federation.serve(register_timeout=60)
     assert federation.records.wait("site_joined", "a")
     with pytest.raises(Exception, match="round 1 failed"):
         federation.result()

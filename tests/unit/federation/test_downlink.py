@@ -259,11 +259,13 @@ def test_a_site_that_never_answered_is_not_taken_to_hold_anything(federation):
         FedAvg(initial_parameters=model(), min_fit_clients=1, min_available_clients=2),
         pipelines=pipelines(),
         rounds=3,
-        round_timeout=0.5,
+        round_timeout=60,
     )
     silent, one = Follower(federation, "silent"), Follower(federation, "one")
     first = silent.puppet.command()
     one.round()
+    federation.records.wait("result_accepted", "one")
+    federation.time_goes_by()
     second, tensors = one.take()  # so the first round is over
     silent.puppet.receive(MessageType.HEALTH_CHECK)
     silent.puppet.send(StatusUpdate(state="ready"))
@@ -281,11 +283,13 @@ def test_a_site_that_is_late_says_what_it_holds(federation):
         FedAvg(initial_parameters=model(), min_fit_clients=1, min_available_clients=2),
         pipelines=pipelines(),
         rounds=3,
-        round_timeout=0.5,
+        round_timeout=60,
     )
     late, one = Follower(federation, "late"), Follower(federation, "one")
     late.take()
     one.round()
+    federation.records.wait("result_accepted", "one")
+    federation.time_goes_by()
     second, tensors = one.take()
     late.puppet.receive(MessageType.HEALTH_CHECK)
     late.puppet.send(StatusUpdate(state="ready", holds=late.models.digests))

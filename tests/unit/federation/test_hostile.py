@@ -230,7 +230,7 @@ def test_a_frame_that_cannot_be_opened_does_not_end_the_run(two, monkeypatch):
 
     monkeypatch.setattr(federation.store, "get", denied)
     federation.store.put("mail/server/0-locked.frame", [memoryview(b"x")])
-    assert tried.wait(10)
+    assert tried.wait(60)
     evil.train(evil_command, model(4.0))
     honest.train(command, model(2.0))
     assert federation.result().history[1].sites == 2

@@ -238,7 +238,7 @@ from fedpost.compat import fobs
 assert not any(name.startswith("nvflare") for name in sys.modules)
 print(fobs.loadf({str(tmp_path / "sent")!r}).data)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=280)
     assert done.stdout == "{'loss': 1.0}\n"
 
 
@@ -254,7 +254,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=280)
     assert "needs a package that is not here. pip install nvflare" in done.stdout
 
 
