@@ -192,6 +192,10 @@ def test_a_site_that_is_killed_and_started_again_goes_on_where_it_was_if_it_keep
     run = apart.current()
     again = apart.client("b", *state)
     until(lambda: len(run.events("site_joined", site="b")) == 2, "the second start's registration")
+    if keeps:
+        second = apart.client("b", *state)
+        assert second.wait() == 2
+        assert "another process uses this folder" in second.err
     apart.open_gate()
     for command in [*commands, again]:
         command.ok()
@@ -201,4 +205,8 @@ def test_a_site_that_is_killed_and_started_again_goes_on_where_it_was_if_it_keep
     assert len(run.events("model_resent", site="b")) == (0 if keeps else 1)
     same_model(apart, run, "a", "b")
     if keeps:
-        assert sorted(path.name for path in (apart.folder / "state-of-b").iterdir()) == ["b.site", "model.version"]
+        assert sorted(path.name for path in (apart.folder / "state-of-b").iterdir()) == [
+            "b.site",
+            "lock",
+            "model.version",
+        ]

@@ -20,6 +20,7 @@ from fedpost.cli.signals import interrupt, interrupt_at_end_of_input, uninterrup
 from fedpost.config import RunConfig, load_app, load_config, new_run_id, transport_url
 from fedpost.errors import RunError
 from fedpost.federation import SERVER, App, Parameters, RunResult, Server, ServerSettings, SiteHost, SiteProcesses
+from fedpost.frame.hold import Hold
 from fedpost.pipeline import save_tensors
 from fedpost.report.runs import keep_figures
 from fedpost.report.summary import RunSummary, Summarizer
@@ -142,6 +143,9 @@ def client_command(
                 save_tensors(model, parameters.arrays())
                 kept.append(site)
 
+        if state is not None:
+            state.mkdir(parents=True, exist_ok=True)
+            stack.callback(Hold(state / "lock").release)
         host = SiteHost(
             endpoint,
             dict.fromkeys(sites, app.client),
