@@ -50,10 +50,11 @@ packet lost goes into the next one. Sites train from that model, and are evaluat
   snapshot of each site's first fetch as well, it is *every site, first model counted* above.
 - *Down, fetched, all* is what the sites of these runs would have fetched, 10 of 100 a round. A site that has version u
   and needs v fetches the packets u + 1 to v, or a snapshot of v where that is smaller; in its first round it fetches a
-  snapshot (`dense | fedwt | lx`). A site comes back after ten rounds on average, so it fetches about ten packets at a
-  time: this figure is far below that of a packet, and it is the one to plan a fleet of phones with. Each site's first
-  model counts in it. In *fetched after the first model* it does not: that is what sites fetch that return, and what
-  the target of 5 was set for. The other figure is judged by the same bound, in a line of its own.
+  snapshot (`dense | fedwt | lx`), which has a third of the model's bytes where models go down in bfloat16. A site comes
+  back after ten rounds on average, so it fetches about ten packets at a time: this figure is far below that of a
+  packet, and it is the one to plan a fleet of phones with. Each site's first model counts in it. In *fetched after the
+  first model* it does not: that is what sites fetch that return, and what the target of 5 was set for. The other figure
+  is judged by the same bound, in a line of its own.
 - Where *down* is dense, a site fetches the model as it is, once a round in which it takes part.
 
 ## What to know before quoting it
