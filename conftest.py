@@ -28,7 +28,7 @@ settings.register_profile(
 settings.register_profile("search", max_examples=5000, database=None, deadline=None, suppress_health_check=_CHECKS)
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 settings.load_profile(_PROFILE)
-if _PROFILE == "ci":
+if _PROFILE == "ci" and hasattr(providers, "_local_constants"):
     # Hypothesis also draws numbers that are written in our modules, of those that happen to be loaded: which examples a
     # test has would depend on the tests before it in its process.
     providers._get_local_constants = lambda: providers._local_constants  # noqa: SLF001 - there is no setting for it

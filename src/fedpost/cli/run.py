@@ -128,6 +128,9 @@ def client_command(
     if ends_with_stdin:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     with errors(), ExitStack() as stack:
+        if state is not None:
+            state.mkdir(parents=True, exist_ok=True)
+            stack.callback(Hold(state / "lock").release)
         settings = load_config(config, _overrides(overrides))
         if unknown := [site for site in sites if site not in settings.site_names]:
             raise click.UsageError(f"the configuration has no site {unknown[0]!r}")
@@ -143,9 +146,6 @@ def client_command(
                 save_tensors(model, parameters.arrays())
                 kept.append(site)
 
-        if state is not None:
-            state.mkdir(parents=True, exist_ok=True)
-            stack.callback(Hold(state / "lock").release)
         host = SiteHost(
             endpoint,
             dict.fromkeys(sites, app.client),

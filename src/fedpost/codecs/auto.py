@@ -23,7 +23,7 @@ import numpy as np
 from fedpost.codecs.changes import explained
 from fedpost.codecs.codec import CODECS, Base, Capabilities, Encoding, Notes, Residual, carried, check_base
 from fedpost.codecs.kernels.flat import Floats
-from fedpost.codecs.lossy import MATRIX, laid_out, located, ranks_of
+from fedpost.codecs.lossy import MATRIX, REFUSE, laid_out, located, ranks_of
 from fedpost.codecs.uq import Moments, Uq
 from fedpost.errors import ConfigError, DecodeError
 from fedpost.tensors import Array, TensorSource
@@ -92,7 +92,7 @@ class Auto:
     """
 
     budget: int
-    nonfinite: str = field(default="refuse", kw_only=True)
+    nonfinite: str = field(default=REFUSE, kw_only=True)
 
     def __post_init__(self) -> None:
         budget = _parsed(self.budget)

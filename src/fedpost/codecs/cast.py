@@ -75,22 +75,35 @@ class Cast:
         Raises:
             EncodeError: A finite value is too large for the narrower type.
         """
-        target = _TARGETS[self.dtype]
         out: dict[str, Array] = {}
-        widened: dict[str, str] = {}
         for name, array in tensors.items():
-            name_of(name, array)
-            # In whatever order their bytes are: what comes back is of the same type.
-            if not _is_wider(array.dtype, target):
-                out[name] = array
-                continue
-            with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN raises "invalid"
-                narrow = array.astype(target)
-            if not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
+            narrow = self.rounded(name, array)
+            if narrow is None:
                 raise EncodeError(f"a value is too large for {self.dtype}", where=f"tensor {name!r}")
             out[name] = narrow
-            widened[name] = dtype_name(array.dtype)
-        return Encoding(out, {"widen": widened})
+        return Encoding(out, self.widening(tensors, out))
+
+    def rounded(self, name: str, array: Array) -> Array | None:
+        """A tensor in the narrower type, or itself where it is not wider; None where a finite value is too large.
+
+        Raises:
+            EncodeError: It is no array, or its name no text.
+        """
+        name_of(name, array)
+        target = _TARGETS[self.dtype]
+        # In whatever order their bytes are: what comes back is of the same type.
+        if not _is_wider(array.dtype, target):
+            return array
+        with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN raises "invalid"
+            narrow = array.astype(target)
+        return narrow if np.array_equal(np.isfinite(narrow), np.isfinite(array)) else None
+
+    @staticmethod
+    def widening(tensors: Mapping[str, Array], rounded: Mapping[str, Array]) -> dict[str, dict[str, str]]:
+        """The notes of what was rounded: the types that it had."""
+        return {
+            "widen": {name: dtype_name(tensors[name].dtype) for name in rounded if rounded[name] is not tensors[name]}
+        }
 
     def decode(
         self,

@@ -94,11 +94,12 @@ class Chain:
     """A model in a narrower type, and then another codec, which sees nothing else: also the base is cast.
 
     Law: that of the codec, of the narrow values; then they are widened. In codecs that keep account, what the cast
-    loses is in the residual, and what is not coded is not cast. The base's digest is that of the base as it was.
-    Notes: ``base``, where one is needed; ``widen``, as of the cast; ``notes``, those of the codec.
+    loses is in the residual, and what is not coded, or too large for the type, goes as it was. The base's digest is
+    that of the base before the cast. Notes: ``base``, where one is needed; ``widen``, as of the cast; ``notes``, those
+    of the codec.
 
-    On the way down, as in ``cast(bfloat16) | uq(2)``, every version of the model after the first has values
-    of the narrow type alone, so that a whole one is two or three times smaller without loss.
+    On the way down, as in ``cast(bfloat16) | uq(2)``, what is coded of every version after the first has values of the
+    narrow type alone, so that a whole one is two or three times smaller without loss.
 
     Attributes:
         first: Rounds the values.
@@ -137,21 +138,22 @@ class Chain:
             ConfigError: It needs a base and there is none.
             EncodeError: A value is too large for the narrower type, or cannot be coded.
         """
-        narrow, notes, _ = self.first.encode(tensors)
-        stateful = self.capabilities.stateful
-        owed = _Owed(tensors, narrow, residual or {}) if stateful else None
-        out, inner, lost = self.then.encode(narrow, self._cast(base), owed)
         told = {"base": base.digest} if base is not None and self.needs_base else {}
-        rest = {name: note for name, note in inner.items() if name not in told}
-        if not stateful:
-            return Encoding(out, {**told, **notes, "notes": rest})
-        # Nothing makes good what a cast would lose of a tensor that is not coded.
-        whole = {name for name in out if out[name] is narrow[name]}
-        sent = {name: tensors[name] if name in whole else array for name, array in out.items()}
-        widened: Any = notes["widen"]
-        widen = {name: dtype for name, dtype in widened.items() if name not in whole}
-        coded = {name: array for name, array in lost.items() if name not in whole}
-        return Encoding(sent, {**told, "widen": widen, "notes": rest}, {**coded, **carried(residual, tensors, coded)})
+        if not self.capabilities.stateful:
+            narrow, notes, _ = self.first.encode(tensors)
+            out, inner, _ = self.then.encode(narrow, self._cast(base))
+            return Encoding(out, {**told, **notes, "notes": _without(inner, told)})
+        rounded = {name: self.first.rounded(name, array) for name, array in tensors.items()}
+        narrow = {name: tensors[name] if array is None else array for name, array in rounded.items()}
+        out, inner, lost = self.then.encode(narrow, self._cast(base), _Owed(tensors, narrow, residual or {}))
+        # What is not coded goes as it was: nothing would make good what a cast loses of it.
+        coded = {name: array for name, array in out.items() if array is not narrow[name]}
+        kept = {name: array for name, array in lost.items() if name in coded}
+        return Encoding(
+            {**tensors, **coded},
+            {**told, **self.first.widening(tensors, {n: narrow[n] for n in coded}), "notes": _without(inner, told)},
+            {**kept, **carried(residual, tensors, kept)},
+        )
 
     def decode(self, source: TensorSource, notes: Notes, base: Base | None = None) -> TensorSource:
         """Undo the codec with the base cast in the same way, and widen.
@@ -184,6 +186,8 @@ class _Owed(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         wide, before = self.tensors[name], self.residual.get(name)
+        if self.narrow[name] is wide:
+            return self.residual[name]
         out = np.empty(wide.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found when it is coded
             np.subtract(wide, self.narrow[name].astype(wide.dtype), out=out, casting="same_kind")
@@ -196,6 +200,10 @@ class _Owed(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _without(notes: Notes, told: Notes) -> Notes:
+    return {name: note for name, note in notes.items() if name not in told}
 
 
 def chain(*stages: Codec | Rc) -> Codec:

@@ -197,11 +197,9 @@ def carried(residual: Residual | None, tensors: Mapping[str, Array], coded: Mapp
         tensors: The update.
         coded: By name, what has been coded of it, whose accounts are new.
     """
-    return {
-        name: lost
-        for name, lost in (residual or {}).items()
-        if name not in coded and name in tensors and lost.shape == tensors[name].shape
-    }
+    before = residual or NO_RESIDUAL
+    kept = {name: before[name] for name in before if name in tensors and name not in coded}
+    return {name: lost for name, lost in kept.items() if lost.shape == tensors[name].shape}
 
 
 def check_base(notes: Notes, base: Base | None, codec: str) -> Base:

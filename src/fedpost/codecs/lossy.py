@@ -31,10 +31,11 @@ from fedpost.errors import ConfigError, DecodeError, EncodeError
 from fedpost.tensors import Array, TensorSource, TensorSpec
 from fedpost.tensors.format import name_of
 
-__all__ = ["MATRIX", "Lossy", "SelfContained", "laid_out", "located", "number_text", "ranks_of"]
+__all__ = ["MATRIX", "REFUSE", "Lossy", "SelfContained", "laid_out", "located", "number_text", "ranks_of"]
 
 _FLOATS: Final = tuple(map(np.dtype, (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)))
-_REFUSE, _WHOLE = "refuse", "whole"
+REFUSE: Final = "refuse"
+_WHOLE: Final = "whole"
 MATRIX: Final = 2
 """Dimensions from which a tensor is a matrix: its first one by all the others. Of fewer it is a vector."""
 _LEAST_BYTES, _MOST_BYTES = 64, 32
@@ -50,7 +51,7 @@ class Lossy(ABC):
             error, ``whole`` sends it as it is, to the bit.
     """
 
-    nonfinite: str = field(default=_REFUSE, kw_only=True)
+    nonfinite: str = field(default=REFUSE, kw_only=True)
 
     keeps_account: ClassVar[bool] = True
     """Whether what was lost is added to the next update."""
@@ -60,7 +61,7 @@ class Lossy(ABC):
     """Whether what is decoded is right on average."""
 
     def __post_init__(self) -> None:
-        if self.nonfinite not in (_REFUSE, _WHOLE):
+        if self.nonfinite not in (REFUSE, _WHOLE):
             raise ConfigError(f"nonfinite={self.nonfinite!r:.80} is not possible", hint="It is refuse or whole.")
 
     def spelled(self, name: str, *arguments: str) -> str:
@@ -236,7 +237,9 @@ class Lossy(ABC):
             before = base.read(name, start, stop)
             received = added(before, change)
             if not np.isfinite(received).all():
-                raise EncodeError(f"a value is too large for {received.dtype} once it is coded")
+                raise EncodeError(
+                    f"a value is too large for {received.dtype} once it is coded", hint="Send it with delta or dense."
+                )
             change -= np.subtract(received, before, dtype=np.float32)
             loss[start:stop] += change
 

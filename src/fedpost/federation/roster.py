@@ -73,8 +73,8 @@ class Roster:
             self._refuse(name, body, reason)
             raise ProtocolError(reason)
         known = self.peers.get(name)
-        if known is not None and known.session.state is not SessionState.LEFT:
-            if known.session_id == body.session:
+        if known is not None:
+            if known.session_id == body.session and known.session.state is not SessionState.LEFT:
                 return False  # said again; the reply is on its way
             if 0 < known.registered - message.envelope.sent < _HELD_UP:
                 raise StaleError("stale: an earlier start of the site wants to take part")

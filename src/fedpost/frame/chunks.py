@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -127,6 +127,8 @@ def _map(function: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -
         for batch in batches:
             waiting.append(pool.submit(work, batch))  # noqa: PERF401 - what was taken must be known if one is not
     except RuntimeError:  # the interpreter is ending, or no thread can be started
+        _cancel(waiting)
+        wait(waiting)
         return list(map(function, items))
     except BaseException:  # Ctrl-C: the executor may not know of the thread that it was starting
         _pool.cache_clear()

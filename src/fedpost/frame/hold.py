@@ -47,7 +47,9 @@ class Hold:
                 os.close(self._fd)
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise
-                raise ConfigError("another process uses this folder", where=str(path.parent)) from error
+                raise ConfigError(
+                    "another process uses this folder", where=str(path.parent), hint="Give each its own."
+                ) from error
             status = os.fstat(self._fd)
             self._key = (status.st_dev, status.st_ino)
             self._held.add(self._key)

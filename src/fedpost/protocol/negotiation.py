@@ -17,7 +17,8 @@ from typing import Annotated, Final
 import msgspec
 
 from fedpost.checksums import CHECKSUMS
-from fedpost.codecs import CODECS, Auto, ByPattern, Chain, Codec, capabilities_of, codec_names, parse_codec
+from fedpost.codecs import CODECS, Auto, ByPattern, Chain, Codec, Int8, Uq, capabilities_of, codec_names, parse_codec
+from fedpost.codecs.lossy import Lossy
 from fedpost.compression import COMPRESSORS
 from fedpost.errors import ProtocolError
 from fedpost.pipeline import Pipeline
@@ -135,7 +136,9 @@ def _next_best(codec: Codec, known: frozenset[str]) -> Codec:
         case Chain(first, _):
             others = [str(first)]  # the values are rounded so in any case
         case Auto():
-            others = ["uq(2)", "int8", "cast(bfloat16)"]
+            others = [str(Uq(2, nonfinite=codec.nonfinite)), str(Int8(nonfinite=codec.nonfinite)), "cast(bfloat16)"]
+        case Lossy():
+            others = [str(Int8(nonfinite=codec.nonfinite)), "cast(bfloat16)"]
         case _ if codec.needs_base and not capabilities_of(codec).lossless:
             others = ["int8", "cast(bfloat16)"]
     return next((parse_codec(other) for other in others if parse_call(other)[0] in known), Pipeline().update)

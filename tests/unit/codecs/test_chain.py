@@ -120,8 +120,8 @@ def tensors(seed=0):
     }
 
 
-def through(codec, new, base):
-    encoding = codec.encode(new, base)
+def through(codec, new, base, residual=None):
+    encoding = codec.encode(new, base, residual)
     return encoding, codec.decode(MemoryTensors(encoding.tensors), encoding.notes, base)
 
 
@@ -208,6 +208,30 @@ def test_what_a_cast_loses_is_made_good_later(then):
             owed = new[name] + residual.get(name, np.zeros(new[name].shape))
             np.testing.assert_allclose(got[name] + encoding.residual[name], owed, rtol=1e-6, atol=1e-5)
         base, residual = Base.of(got), encoding.residual
+
+
+@pytest.mark.parametrize("then", ["uq(2)", "topk(0.1)", "uq(2, nonfinite=whole)"])
+def test_what_is_too_large_for_the_type_goes_as_it_was_before_a_codec_with_error_feedback(then):
+    new = {
+        "w": tensors()["w"],
+        "large": np.array([[8e4, 1], [2, 3]], np.float32),
+        "var": np.array([8e4, 1], np.float32),
+    }
+    base = Base.of({name: np.zeros_like(array) for name, array in new.items()})
+    residual = {name: np.ones(array.shape, np.float32) for name, array in new.items()}
+    encoding, got = through(parse_codec(f"cast(float16) | {then}"), new, base, residual)
+    assert set(encoding.notes["widen"]) == {"w"}
+    for name in ("large", "var"):
+        assert got.arrays()[name].tobytes() == new[name].tobytes()
+        assert encoding.residual[name] is residual[name]
+
+
+def test_the_account_of_what_is_no_number_any_more_waits():
+    new, base = {"w": np.ones((3, 3), np.bool_)}, Base.of({"w": np.zeros((3, 3), np.bool_)})
+    residual = {"w": np.ones((3, 3), np.float32)}
+    encoding, got = through(Chain(CAST, Uq(2)), new, base, residual)
+    assert got.arrays()["w"].all()
+    assert encoding.residual["w"] is residual["w"]
 
 
 def test_contradictory_capabilities_are_refused_when_stated():

@@ -361,6 +361,19 @@ def test_the_greatest_are_those_of_the_whole_update(spec):
     assert got["vector"].tolist() == new["vector"].tolist()
 
 
+@pytest.mark.parametrize("names", [("live", "frozen"), ("frozen", "live")])
+def test_what_has_not_changed_is_not_sent_to_make_up_the_share(names):
+    """Nor does it count in the mean, whichever tensor comes first."""
+    new = {name: np.zeros((100, 100 if name == "live" else 990), np.float32) for name in names}
+    new["live"][::10, ::5] = 1
+    for spec in ("topk(0.01)", "stc(0.01)"):
+        source, lost = sent(parse_codec(spec), new, Base.of({n: np.zeros_like(a) for n, a in new.items()}))
+        got = source.arrays()
+        for name in names:
+            np.testing.assert_array_equal(got[name], new[name])
+            assert not lost[name].any()
+
+
 def test_stc_sends_the_same_elements_as_their_mean():
     new, old = pair((60, 50))
     base = Base.of({"w": old})

@@ -467,6 +467,15 @@ def test_a_registration_of_an_earlier_start_is_stale(federation, older, stale):
     assert len(federation.records.events("site_joined", "one")) == (1 if stale else 2)
 
 
+def test_a_registration_of_an_earlier_start_is_stale_once_the_site_has_left_too(federation):
+    federation.serve(FedAvg(initial_parameters=model(), min_available_clients=2))
+    one = federation.puppet("one")
+    one.send(StatusUpdate(state="leaving"))
+    federation.records.wait("site_lost", "one")
+    one.send(_registration(one, "one-0"), run="", sent=time.time() - 5)
+    assert "an earlier start" in federation.records.wait("message_refused", "one").values["reason"]
+
+
 def test_a_registration_said_twice_is_answered_once(federation):
     federation.serve(FedAvg(initial_parameters=model(), min_available_clients=2))
     one = federation.puppet("one")

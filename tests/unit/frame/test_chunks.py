@@ -120,6 +120,33 @@ def test_what_goes_wrong_in_a_thread_comes_out():
         chunks._map(fail, range(4), [MIB] * 4)
 
 
+def test_work_that_no_thread_takes_any_more_is_done_here_once_the_others_are_done(monkeypatch):
+    """As when another thread's Ctrl-C has closed the pool."""
+    pool, running, both = chunks._pool(), set(), []
+    submit, entered, go_on = pool.submit, threading.Event(), threading.Event()
+
+    def closing(*work):
+        if entered.is_set():
+            go_on.set()
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future = submit(*work)
+        assert entered.wait(60)
+        return future
+
+    def work(item):
+        if item in running:
+            both.append(item)
+        running.add(item)
+        entered.set()
+        assert go_on.wait(60)
+        running.discard(item)
+        return item
+
+    monkeypatch.setattr(pool, "submit", closing)
+    assert chunks._map(work, range(3), [MIB] * 3) == [0, 1, 2]
+    assert not both
+
+
 @pytest.mark.parametrize("again", [0, 1])
 @pytest.mark.parametrize("number", [1, 2])
 def test_ctrl_c_while_a_thread_is_started_leaves_no_thread_behind(number, again):

@@ -44,7 +44,7 @@ class Cut(NamedTuple):
 
 
 def cuts(xs: Sequence[Floats], share: float) -> list[Cut]:
-    """What to take of each tensor so that it is a share of the values of all of them, and at least one.
+    """What to take of each tensor so that it is a share of the values of all of them, and at least one; but no zeros.
 
     The values with the greatest magnitudes are taken, and among equals the first. Magnitudes are in the order of their
     bits as whole numbers, so counting these, first by the high half and then by the low one, finds the least without a
@@ -72,6 +72,8 @@ def cuts(xs: Sequence[Floats], share: float) -> list[Cut]:
         low += np.bincount(bits[bits >> _HALF == above] & _LOW, minlength=1 << _HALF)
     below, equal = _nth(low, count)
     least = above << _HALF | below
+    if not least:  # fewer are not zero
+        return [Cut(0, 0)] * len(xs)
     if equal == low[below]:
         return [Cut(least, x.size) for x in xs]
     out = []
