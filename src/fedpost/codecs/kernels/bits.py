@@ -26,6 +26,8 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 """A 1-D array of int64."""
 
 _VARINT_BYTES: Final = 6  # 42 bits: more than any length here
+_AT_ONCE: Final = 1 << 13
+"""Bits of plain numbers that are all written or read together; of more, a plane at a time is faster."""
 _CHUNK: Final = 1 << 15
 """Bytes of unary numbers that are unpacked at a time."""
 
@@ -93,6 +95,10 @@ class BitWriter:
     def plain(self, values: Integers, widths: Integers) -> None:
         """Append the lowest ``widths[i]`` bits of each number, as bit planes."""
         low, high = (int(widths.min()), int(widths.max())) if widths.size else (0, 0)
+        if widths.size * high <= _AT_ONCE:
+            planes = np.arange(high)[:, None]
+            self._plain.append((values >> planes & 1)[widths > planes] != 0)
+            return
         for plane in range(high):
             if plane >= low:
                 kept = widths > plane
@@ -197,8 +203,15 @@ class BitReader:
         Raises:
             TruncatedError: There are fewer bits.
         """
-        values = np.zeros(widths.size, np.int64)
         low, high = (int(widths.min()), int(widths.max())) if widths.size else (0, 0)
+        if widths.size * high <= _AT_ONCE:
+            planes = np.arange(high)[:, None]
+            there = widths > planes
+            found = np.zeros(there.shape, np.int64)
+            found[there] = self.bits(int(widths.sum()))
+            found <<= planes
+            return found.sum(axis=0)
+        values = np.zeros(widths.size, np.int64)
         for plane in range(high):
             if plane < low:
                 bits = self.bits(widths.size).astype(np.int64)
