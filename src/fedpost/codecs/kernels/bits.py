@@ -210,7 +210,8 @@ class BitReader:
             found = np.zeros(there.shape, np.int64)
             found[there] = self.bits(int(widths.sum()))
             found <<= planes
-            return found.sum(axis=0)
+            together: Integers = found.sum(axis=0)
+            return together
         values = np.zeros(widths.size, np.int64)
         for plane in range(high):
             if plane < low:
