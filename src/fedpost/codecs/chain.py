@@ -178,7 +178,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class _Owed(Mapping[str, Array]):
-    """What was lost of each tensor before, and what its cast loses now, each time in memory of its own."""
+    """What was lost of each tensor before, and what its cast loses now."""
 
     tensors: Mapping[str, Array]
     narrow: Mapping[str, Array]

@@ -43,7 +43,6 @@ _ZEROS: Final = bytes(ALIGNMENT)
 _LITTLE: Final = 4
 """A chunk is kept when no more than one in so many of its bytes is asked for."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
-
 _NO_SEGMENTS: Final = SegmentTable([], b"")
 
 Verify = Literal["eager", "lazy", "never"]
@@ -372,7 +371,8 @@ class Frame:
             self._coded = _Coded(Owner(), dict(zip(coded, self._header.segments.chunks, strict=True)))
         lengths = self._coded.rows[index]
         if len(self._stored[index]) != len(lengths):
-            self._stored[index] = _split(self._stored[index][0], lengths)
+            whole = self._stored[index][0]
+            self._stored[index] = [whole[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
         return self._stored[index]
 
 
@@ -387,10 +387,6 @@ def _pack_sections(sections: Mapping[str, object]) -> list[tuple[str, msgspec.Ra
         ]
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"a header section cannot be encoded: {error}") from error
-
-
-def _split(data: memoryview, lengths: Iterable[int]) -> list[memoryview]:
-    return [data[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
 
 
 def _padding_of(view: memoryview, end: int, sizes: Iterable[int]) -> bool:
